@@ -1,0 +1,466 @@
+//! The configuration: one TOML file and the folder `.d/` beside it, parsed straight into meaningful
+//! types. Knows no file: texts come in, a [`Config`] or an error with line and column goes out.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ports::{PortRange, Slot};
+
+/// Everything that can be set. [`Config::default`] is what an empty file means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Where browsers connect.
+    pub listen: Listen,
+    /// Serial ports in guests' definitions.
+    pub serial: Serial,
+    /// VNC displays.
+    pub vnc: Vnc,
+    /// SPICE displays.
+    pub spice: Spice,
+    /// Which guests take part.
+    pub guests: Guests,
+    /// A guest's proxy.
+    pub proxy: Proxy,
+    /// Who may enter.
+    pub access: Access,
+    /// Certificate and key.
+    pub tls: Tls,
+}
+
+/// Where browsers connect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Listen {
+    /// Public ports; a guest's is the first plus its slot.
+    pub ports: PortRange,
+    /// The address to listen on; empty: all addresses, IPv4 and IPv6.
+    pub address: String,
+    /// The host name in printed URLs; empty: this host's full name.
+    pub host: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { ports: PortRange::new(23000, 23999), address: String::new(), host: String::new() }
+    }
+}
+
+/// Which guests get a serial port of ours in their definition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SerialAdd {
+    /// Guests with neither a serial port nor another console.
+    #[default]
+    Missing,
+    /// Every guest with room for one more.
+    Always,
+    /// No guest.
+    Never,
+}
+
+/// What happens to a serial port that a guest has already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SerialExisting {
+    /// It stays as it is; a pty is served through the broker.
+    #[default]
+    Keep,
+    /// The first pty becomes a tcp port on loopback, at the guest's next start.
+    Tcp,
+}
+
+/// Serial ports in guests' definitions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Serial {
+    /// Loopback ports of the serial ports that wiring adds.
+    pub ports: PortRange,
+    /// Which guests get one.
+    pub add: SerialAdd,
+    /// What happens to those that are there.
+    pub existing: SerialExisting,
+}
+
+impl Default for Serial {
+    fn default() -> Self {
+        Self { ports: PortRange::new(28000, 28999), add: SerialAdd::default(), existing: SerialExisting::default() }
+    }
+}
+
+/// Whether QEMU's own websocket is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VncWebsocket {
+    /// Where the definition has one.
+    #[default]
+    Use,
+    /// Asked for on displays that listen on loopback alone.
+    Add,
+    /// Never: the raw port is bridged.
+    Bridge,
+}
+
+/// VNC displays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Vnc {
+    /// Whether QEMU's own websocket is used.
+    pub websocket: VncWebsocket,
+}
+
+/// Whether spice-server's own websocket is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpiceWebsocket {
+    /// spice-server 0.14.3 and later answers websocket on its ordinary port.
+    Use,
+    /// The raw port is bridged.
+    #[default]
+    Bridge,
+}
+
+/// SPICE displays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Spice {
+    /// Whether spice-server's own websocket is used.
+    pub websocket: SpiceWebsocket,
+}
+
+/// Which guests take part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Guests {
+    /// Names (`*` and `?` match as in a shell) of guests that are neither wired nor published.
+    pub skip: Vec<String>,
+}
+
+impl Guests {
+    /// Whether the host's configuration leaves the guest out.
+    #[must_use]
+    pub fn skips(&self, name: &str) -> bool {
+        self.skip.iter().any(|pattern| matches(pattern, name))
+    }
+}
+
+/// A guest's proxy: life and limits. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Proxy {
+    /// How long a proxy without a connection lives.
+    #[serde(deserialize_with = "span")]
+    pub idle_timeout: Duration,
+    /// TCP connect to the last byte of the request's headers.
+    #[serde(deserialize_with = "span")]
+    pub handshake_timeout: Duration,
+    /// Between two pings; two unanswered ones end the session.
+    #[serde(deserialize_with = "span")]
+    pub ping_interval: Duration,
+    /// How long a backend may take to accept.
+    #[serde(deserialize_with = "span")]
+    pub connect_timeout: Duration,
+    /// Open TCP connections, sessions or not.
+    pub max_connections: usize,
+    /// Sessions on one display.
+    pub max_viewers: usize,
+    /// Largest frame or message from a client.
+    pub max_frame: usize,
+    /// Output of a serial port that waits for one slow client; beyond it the oldest is dropped.
+    pub serial_buffer: usize,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(5),
+            max_connections: 64,
+            max_viewers: 16,
+            max_frame: 1 << 20,
+            serial_buffer: 256 << 10,
+        }
+    }
+}
+
+/// Who may enter.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Access {
+    /// Origins other than the guest's own port from which pages may connect, such as `https://panel.example`.
+    pub origins: Vec<String>,
+    /// Life of a ticket that `console-proxy ticket` and `url` make, at most 300 s.
+    #[serde(deserialize_with = "span")]
+    pub ticket_life: Duration,
+    /// A session ends after this time.
+    #[serde(deserialize_with = "span")]
+    pub session_life: Duration,
+    /// A session ends when it had no open websocket for this time.
+    #[serde(deserialize_with = "span")]
+    pub session_idle: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            origins: Vec::new(),
+            ticket_life: Duration::from_secs(60),
+            session_life: Duration::from_secs(8 * 3600),
+            session_idle: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+/// Certificate and key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tls {
+    /// The certificate and its chain.
+    pub certificate: String,
+    /// Its private key, readable by group `console-proxy`.
+    pub key: String,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: "/etc/console-proxy/tls/certificate.pem".to_owned(),
+            key: "/etc/console-proxy/tls/key.pem".to_owned(),
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BadConfig {
+    /// Not TOML, an unknown key, or a value of the wrong form; the text names line and column.
+    #[error("{file}: {why}")]
+    Form {
+        /// The file's name as given.
+        file: String,
+        /// The parser's words, with the line.
+        why: String,
+    },
+    /// Each value is well-formed, but together they make no sense.
+    #[error("the configuration is refused: {0}")]
+    Sense(String),
+}
+
+impl Config {
+    /// Reads `(file name, text)` pairs in order: later ones win, key by key.
+    pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadConfig> {
+        let mut merged = toml::Table::new();
+        for (file, text) in files {
+            let form = |why: toml::de::Error| BadConfig::Form { file: file.to_owned(), why: why.to_string().trim_end().to_owned() };
+            // Each file alone first: that is where a mistake has a line and a column.
+            toml::from_str::<Self>(text).map_err(form)?;
+            merge(&mut merged, toml::from_str(text).map_err(form)?);
+        }
+        let config: Self = merged.try_into().map_err(|why: toml::de::Error| BadConfig::Sense(why.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// How many slots both port ranges have room for.
+    #[must_use]
+    pub fn room(&self) -> u16 {
+        self.listen.ports.len().min(self.serial.ports.len())
+    }
+
+    /// The public port and the loopback serial port of a slot, where the ranges reach that far.
+    #[must_use]
+    pub fn ports(&self, slot: Slot) -> Option<(u16, u16)> {
+        Some((self.listen.ports.port(slot)?, self.serial.ports.port(slot)?))
+    }
+
+    fn check(&self) -> Result<(), BadConfig> {
+        let refuse = |why: String| Err(BadConfig::Sense(why));
+        if self.listen.ports.overlaps(self.serial.ports) {
+            return refuse(format!("listen.ports {} and serial.ports {} overlap", self.listen.ports, self.serial.ports));
+        }
+        if !self.listen.address.is_empty() && self.listen.address.parse::<std::net::IpAddr>().is_err() {
+            return refuse(format!("listen.address {:?} is not an IP address", self.listen.address));
+        }
+        let host_ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        if !self.listen.host.chars().all(host_ok) {
+            return refuse(format!("listen.host {:?} is not a host name", self.listen.host));
+        }
+        for origin in &self.access.origins {
+            if !is_origin(origin) {
+                return refuse(format!("access.origins: {origin:?} is not SCHEME://HOST or SCHEME://HOST:PORT"));
+            }
+        }
+        let life = self.access.ticket_life.as_secs();
+        if !(5..=300).contains(&life) {
+            return refuse(format!("access.ticket-life is {life} s: from 5 to 300 s are possible"));
+        }
+        let proxy = &self.proxy;
+        let positive = [
+            ("proxy.idle-timeout", proxy.idle_timeout),
+            ("proxy.handshake-timeout", proxy.handshake_timeout),
+            ("proxy.ping-interval", proxy.ping_interval),
+            ("proxy.connect-timeout", proxy.connect_timeout),
+            ("access.session-life", self.access.session_life),
+            ("access.session-idle", self.access.session_idle),
+        ];
+        for (key, value) in positive {
+            if value < Duration::from_secs(1) {
+                return refuse(format!("{key} must be at least 1 s"));
+            }
+        }
+        let ranges = [
+            ("proxy.max-connections", proxy.max_connections, 1, 4096),
+            ("proxy.max-viewers", proxy.max_viewers, 1, 1024),
+            ("proxy.max-frame", proxy.max_frame, 4096, 64 << 20),
+            ("proxy.serial-buffer", proxy.serial_buffer, 4096, 64 << 20),
+        ];
+        for (key, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return refuse(format!("{key} is {value}: from {least} to {most} is possible"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is an origin as a browser sends it (RFC 6454, 6.2), and not `null`.
+#[must_use]
+pub fn is_origin(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else { return false };
+    !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `*` and `?` as in a shell, case counts.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n, mut retry) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    p = star + 1;
+                    n = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+/// A span of time as `90s`, `5m`, `8h`.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a span of time such as \"90s\", \"5m\" or \"8h\"");
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?);
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let seconds = match unit {
+        "s" => Some(number),
+        "m" | "min" => number.checked_mul(60),
+        "h" => number.checked_mul(3600),
+        _ => None,
+    };
+    seconds.filter(|seconds| *seconds <= 365 * 86_400).map(Duration::from_secs).ok_or_else(bad)
+}
+
+fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_span(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse([("console-proxy.toml", text)]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(Config::parse([("a", "")]).unwrap(), Config::default());
+        assert_eq!(Config::default().ports(7), Some((23007, 28007)));
+        assert_eq!(Config::default().room(), 1000);
+    }
+
+    /// The file that is installed says every default, commented out; uncommented it must change nothing.
+    #[test]
+    fn the_shipped_file_states_every_default_and_no_other() {
+        let shipped = include_str!("../../templates/console-proxy.toml");
+        assert_eq!(Config::parse([("shipped", shipped)]).unwrap(), Config::default());
+        let uncommented: String = shipped.lines().filter_map(|line| {
+            if line.starts_with('[') { return Some(line.to_owned() + "\n"); }
+            line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).map(|rest| rest.to_owned() + "\n")
+        }).collect();
+        assert_eq!(Config::parse([("shipped", uncommented.as_str())]).unwrap(), Config::default());
+        let keys = |table: &toml::Table| table.iter().map(|(k, v)| (k.clone(), v.as_table().map_or(0, toml::Table::len))).collect::<Vec<_>>();
+        let stated: toml::Table = toml::from_str(&uncommented).unwrap();
+        let expected = [("access", 4), ("guests", 1), ("listen", 3), ("proxy", 8), ("serial", 3), ("spice", 1), ("tls", 2), ("vnc", 1)];
+        assert_eq!(keys(&stated), expected.map(|(k, n)| (k.to_owned(), n)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_file_line_and_column() {
+        let text = refused("[serial]\nadd = \"never\"\naad = 1\n");
+        assert!(text.contains("console-proxy.toml") && text.contains("line 3, column 1") && text.contains("aad"), "{text}");
+    }
+
+    #[test]
+    fn values_of_the_wrong_form_are_refused_by_name() {
+        for (text, word) in [
+            ("[listen]\nports = \"23000-23999\"\n[serial]\nports = \"23500-24500\"", "overlap"),
+            ("[listen]\nports = \"80-90\"", "1024"),
+            ("[listen]\naddress = \"everywhere\"", "listen.address"),
+            ("[listen]\nhost = \"a/b\"", "listen.host"),
+            ("[proxy]\nidle-timeout = \"60\"", "span of time"),
+            ("[proxy]\nidle-timeout = \"0s\"", "idle-timeout"),
+            ("[proxy]\nmax-frame = 1", "max-frame"),
+            ("[access]\nticket-life = \"10m\"", "ticket-life"),
+            ("[access]\norigins = [\"null\"]", "null"),
+            ("[serial]\nadd = \"sometimes\"", "sometimes"),
+            ("[serial", "line 1"),
+        ] {
+            assert!(refused(text).contains(word), "{text}: {}", refused(text));
+        }
+    }
+
+    #[test]
+    fn a_later_file_changes_its_own_keys_alone() {
+        let config = Config::parse([("a", "[serial]\nadd = \"always\"\nports = \"29000-29100\""), ("b", "[serial]\nadd = \"never\"")]).unwrap();
+        assert_eq!(config.serial.add, SerialAdd::Never);
+        assert_eq!(config.serial.ports, PortRange::new(29000, 29100));
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        let guests = Guests { skip: vec!["win-*".into(), "g?".into(), "a*b*c".into()] };
+        for name in ["win-", "win-10", "g1", "abc", "aXbYbZc"] {
+            assert!(guests.skips(name), "{name}");
+        }
+        for name in ["xwin-1", "g", "g12", "ab", "abcd", ""] {
+            assert!(!guests.skips(name), "{name}");
+        }
+    }
+}

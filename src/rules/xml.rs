@@ -1,0 +1,343 @@
+//! XML as a tree of byte ranges over the text it came from.
+//!
+//! Reading never changes anything: an edit is a splice of the original text, so what this project
+//! does not understand (comments, foreign namespaces, quotes, entities) stays byte for byte.
+//! Knows XML, and nothing of what libvirt means by it.
+
+use std::ops::Range;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+/// The largest document that is read. libvirt's own limit for a domain is far above what guests have.
+pub const LARGEST: usize = 4 << 20;
+const DEEPEST: usize = 128;
+
+/// Why a text is not read as XML.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadXml {
+    /// Malformed; the byte offset says where.
+    #[error("not well-formed XML at byte {at}: {why}")]
+    Malformed {
+        /// Offset in bytes.
+        at: usize,
+        /// The parser's words.
+        why: String,
+    },
+    /// The text ends inside an element, or holds none.
+    #[error("the XML is truncated")]
+    Truncated,
+    /// A document type declaration: libvirt never prints one, and entities come from there.
+    #[error("the XML has a DTD, which is refused")]
+    Dtd,
+    /// More than [`LARGEST`] bytes, or too deep.
+    #[error("the XML is too large or too deeply nested")]
+    TooLarge,
+    /// Something stands after the root element.
+    #[error("the XML has more than one root element")]
+    SecondRoot,
+}
+
+/// An element's place in the text. Ranges are byte offsets into [`Document::text`].
+#[derive(Debug, Clone)]
+pub struct Element {
+    /// From `<` to the last `>`.
+    pub span: Range<usize>,
+    /// The start tag alone, `<` to `>`.
+    pub start_tag: Range<usize>,
+    /// Between the tags; empty and at the start tag's end where there is no end tag.
+    pub content: Range<usize>,
+    /// Written as `<x/>`.
+    pub self_closing: bool,
+    /// The name as written.
+    name: Range<usize>,
+    /// In no namespace: where all of libvirt's own elements are.
+    plain: bool,
+    /// No default namespace is in force for what stands inside.
+    no_default: bool,
+    attributes: Vec<Attribute>,
+    children: Vec<usize>,
+}
+
+/// An attribute's place: the whole `name='value'`, and the value between its quotes.
+#[derive(Debug, Clone)]
+pub struct Attribute {
+    /// `name='value'` with both quotes.
+    pub span: Range<usize>,
+    /// Between the quotes, still escaped.
+    pub raw: Range<usize>,
+    name: Range<usize>,
+    value: String,
+}
+
+/// A parsed document that borrows its text.
+#[derive(Debug)]
+pub struct Document<'t> {
+    /// The text as given.
+    pub text: &'t str,
+    elements: Vec<Element>,
+}
+
+/// An element of a document; cheap to copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'d> {
+    document: &'d Document<'d>,
+    index: usize,
+}
+
+impl<'t> Document<'t> {
+    /// Reads a whole document. Every tag must be closed, and nothing but one root may be there.
+    pub fn parse(text: &'t str) -> Result<Self, BadXml> {
+        if text.len() > LARGEST {
+            return Err(BadXml::TooLarge);
+        }
+        let mut reader = Reader::from_str(text);
+        let mut elements: Vec<Element> = Vec::new();
+        let mut open: Vec<usize> = Vec::new();
+        loop {
+            let from = position(&reader);
+            let event = reader
+                .read_event()
+                .map_err(|why| malformed_or_truncated(&reader, text, &open, &why))?;
+            let to = position(&reader);
+            match event {
+                Event::Start(tag) => {
+                    let index = add(text, &mut elements, &open, from..to, &tag, false)?;
+                    open.push(index);
+                    if open.len() > DEEPEST {
+                        return Err(BadXml::TooLarge);
+                    }
+                }
+                Event::Empty(tag) => {
+                    add(text, &mut elements, &open, from..to, &tag, true)?;
+                }
+                Event::End(_) => {
+                    let index = open.pop().ok_or_else(|| malformed(from, &"an end tag without its start"))?;
+                    elements[index].content = elements[index].start_tag.end..from;
+                    elements[index].span.end = to;
+                }
+                Event::DocType(_) => return Err(BadXml::Dtd),
+                Event::GeneralRef(entity) => {
+                    let known = entity.is_char_ref() || quick_xml::escape::resolve_predefined_entity(&entity).is_some();
+                    if !known {
+                        return Err(malformed(from, &"an entity that XML does not define"));
+                    }
+                }
+                Event::Text(words) if open.is_empty() && !words.trim().is_empty() => {
+                    return Err(malformed(from, &"text outside the root element"));
+                }
+                Event::Eof if !open.is_empty() || elements.is_empty() => return Err(BadXml::Truncated),
+                Event::Eof => return Ok(Self { text, elements }),
+                _ => {}
+            }
+        }
+    }
+
+    /// The root element.
+    #[must_use]
+    pub fn root(&self) -> Node<'_> {
+        Node { document: self, index: 0 }
+    }
+}
+
+impl<'d> Node<'d> {
+    /// Where the element is.
+    #[must_use]
+    pub fn element(self) -> &'d Element {
+        &self.document.elements[self.index]
+    }
+
+    /// The name as written, prefix included.
+    #[must_use]
+    pub fn name(self) -> &'d str {
+        &self.document.text[self.element().name.clone()]
+    }
+
+    /// Whether this is libvirt's own element of that name: in no namespace.
+    #[must_use]
+    pub fn is(self, name: &str) -> bool {
+        self.element().plain && self.name() == name
+    }
+
+    /// The child elements, in order.
+    pub fn children(self) -> impl Iterator<Item = Node<'d>> {
+        self.element().children.iter().map(move |index| Node { document: self.document, index: *index })
+    }
+
+    /// The children of that name in no namespace.
+    pub fn all(self, name: &'d str) -> impl Iterator<Item = Node<'d>> {
+        self.children().filter(move |child| child.is(name))
+    }
+
+    /// The first child of that name in no namespace.
+    #[must_use]
+    pub fn first(self, name: &str) -> Option<Node<'d>> {
+        self.children().find(|child| child.is(name))
+    }
+
+    /// The attribute of that name, its entities resolved.
+    #[must_use]
+    pub fn attribute(self, name: &str) -> Option<&'d str> {
+        self.attribute_at(name).map(|attribute| attribute.value.as_str())
+    }
+
+    /// The attribute of that name with its place.
+    #[must_use]
+    pub fn attribute_at(self, name: &str) -> Option<&'d Attribute> {
+        let text = self.document.text;
+        self.element().attributes.iter().find(|attribute| &text[attribute.name.clone()] == name)
+    }
+
+    /// The element's text without markup, entities resolved, white space at both ends taken off.
+    #[must_use]
+    pub fn text(self) -> String {
+        let inside = &self.document.text[self.element().content.clone()];
+        let mut reader = Reader::from_str(inside);
+        let mut out = String::new();
+        loop {
+            match reader.read_event() {
+                Ok(Event::Text(words)) => out.push_str(&words),
+                Ok(Event::CData(words)) => out.push_str(&words),
+                Ok(Event::GeneralRef(entity)) => {
+                    if let Ok(Some(c)) = entity.resolve_char_ref() {
+                        out.push(c);
+                    } else if let Some(known) = quick_xml::escape::resolve_predefined_entity(&entity) {
+                        out.push_str(known);
+                    }
+                }
+                Ok(Event::Eof) | Err(_) => return out.trim().to_owned(),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// The URI that `prefix` stands for on this very element, by its own declarations alone.
+    #[must_use]
+    pub fn declares(self, prefix: &str) -> Option<&'d str> {
+        if prefix.is_empty() { self.attribute("xmlns") } else { self.attribute(&format!("xmlns:{prefix}")) }
+    }
+}
+
+fn add(
+    text: &str,
+    elements: &mut Vec<Element>,
+    open: &[usize],
+    tag_at: Range<usize>,
+    tag: &BytesStart<'_>,
+    self_closing: bool,
+) -> Result<usize, BadXml> {
+    if open.is_empty() && !elements.is_empty() {
+        return Err(BadXml::SecondRoot);
+    }
+    let index = elements.len();
+    let mut attributes = Vec::new();
+    for attribute in tag.attributes() {
+        let attribute = attribute.map_err(|why| malformed(tag_at.start, &why))?;
+        let name = place(text, attribute.key.as_ref()).ok_or_else(|| malformed(tag_at.start, &"an attribute out of place"))?;
+        let raw = place(text, &attribute.value).ok_or_else(|| malformed(tag_at.start, &"a value out of place"))?;
+        let value = quick_xml::escape::unescape(&attribute.value).map_err(|why| malformed(raw.start, &why))?.into_owned();
+        attributes.push(Attribute { span: name.start..raw.end + 1, raw, name, value });
+    }
+    let name = place(text, tag.name().as_ref()).ok_or_else(|| malformed(tag_at.start, &"a tag out of place"))?;
+    let own_default = attributes.iter().find(|attribute| &text[attribute.name.clone()] == "xmlns");
+    let inherited = open.last().is_none_or(|parent| elements[*parent].no_default);
+    let no_default = own_default.map_or(inherited, |attribute| attribute.value.is_empty());
+    let plain = no_default && !text[name.clone()].contains(':');
+    elements.push(Element {
+        span: tag_at.clone(),
+        content: tag_at.end..tag_at.end,
+        start_tag: tag_at,
+        self_closing,
+        name,
+        plain,
+        no_default,
+        attributes,
+        children: Vec::new(),
+    });
+    if let Some(parent) = open.last() {
+        elements[*parent].children.push(index);
+    }
+    Ok(index)
+}
+
+/// Where a slice that borrows from `text` lies in it.
+fn place(text: &str, part: &str) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let end = start.checked_add(part.len())?;
+    (end <= text.len()).then_some(start..end)
+}
+
+fn position(reader: &Reader<&[u8]>) -> usize {
+    usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
+}
+
+fn malformed(at: usize, why: &dyn std::fmt::Display) -> BadXml {
+    BadXml::Malformed { at, why: why.to_string() }
+}
+
+fn malformed_or_truncated(reader: &Reader<&[u8]>, text: &str, open: &[usize], why: &quick_xml::Error) -> BadXml {
+    let at = usize::try_from(reader.error_position()).unwrap_or(0);
+    let unfinished = matches!(why, quick_xml::Error::Syntax(_)) && (!open.is_empty() || at <= text.len());
+    if unfinished { BadXml::Truncated } else { malformed(at, why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GUEST: &str = "<?xml version='1.0'?>\n<!-- a -->\n<domain type='qemu' xmlns:q=\"http://q\">\n  <name>a&amp;b<![CDATA[<c>]]></name>\n  <q:cmd><arg value='1'/></q:cmd>\n  <devices><serial  type = \"pty\" /></devices>\n</domain>\n";
+
+    #[test]
+    fn ranges_point_at_what_was_written() {
+        let document = Document::parse(GUEST).unwrap();
+        let domain = document.root();
+        assert_eq!(domain.name(), "domain");
+        assert_eq!(domain.first("name").unwrap().text(), "a&b<c>");
+        let serial = domain.first("devices").unwrap().first("serial").unwrap();
+        assert_eq!(&GUEST[serial.element().span.clone()], "<serial  type = \"pty\" />");
+        assert_eq!(&GUEST[serial.attribute_at("type").unwrap().span.clone()], "type = \"pty\"");
+        assert_eq!(&GUEST[serial.attribute_at("type").unwrap().raw.clone()], "pty");
+        assert!(serial.element().self_closing);
+    }
+
+    #[test]
+    fn an_element_of_another_namespace_is_not_libvirts() {
+        let text = "<domain><devices xmlns='urn:x'><serial/></devices><a:serial xmlns:a='u'/></domain>";
+        let document = Document::parse(text).unwrap();
+        assert!(document.root().first("devices").is_none());
+        assert!(document.root().first("serial").is_none());
+    }
+
+    #[test]
+    fn a_dtd_an_unknown_entity_and_a_second_root_are_refused() {
+        assert_eq!(Document::parse("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>").unwrap_err(), BadXml::Dtd);
+        assert!(matches!(Document::parse("<a>&b;</a>").unwrap_err(), BadXml::Malformed { .. }));
+        assert!(matches!(Document::parse("<a b='&c;'/>").unwrap_err(), BadXml::Malformed { .. }));
+        assert_eq!(Document::parse("<a/><b/>").unwrap_err(), BadXml::SecondRoot);
+        assert!(Document::parse("<a/>words").is_err());
+        assert!(Document::parse("<a></b>").is_err());
+        assert!(Document::parse("<a b='1' b='2'/>").is_err());
+    }
+
+    #[test]
+    fn a_text_cut_at_any_byte_before_its_last_tag_is_refused_without_a_panic() {
+        let end = GUEST.trim_end().len();
+        for cut in (0..end).filter(|cut| GUEST.is_char_boundary(*cut)) {
+            assert!(Document::parse(&GUEST[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn too_deep_and_too_large_are_refused() {
+        assert_eq!(Document::parse(&"<a>".repeat(100_000)).unwrap_err(), BadXml::TooLarge);
+        assert_eq!(Document::parse(&" ".repeat(LARGEST + 1)).unwrap_err(), BadXml::TooLarge);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[<>/a='\"&;!\\-\\[\\] ?x]{0,60}") {
+            let _ = Document::parse(&text);
+        }
+    }
+}
