@@ -1,0 +1,5 @@
+//! One outside thing each, known by one module alone.
+
+pub mod files;
+pub mod paths;
+pub mod slots;
