@@ -5,4 +5,5 @@
 //! `docs/architecture.md`.
 
 pub mod edges;
+pub mod programs;
 pub mod rules;

@@ -1,0 +1,3 @@
+//! What each program does, on one screen.
+
+pub mod hook;
