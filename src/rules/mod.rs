@@ -1,12 +1,15 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
+pub mod close;
 pub mod config;
 pub mod domain;
+pub mod frame;
 pub mod guest;
 pub mod hook;
 pub mod ports;
 pub mod qemu_conf;
 pub mod reach;
+pub mod request;
 pub mod route;
 pub mod ticket;
 pub mod wiring;

@@ -390,7 +390,7 @@ mod tests {
         let mut claims = good();
         claims["iat"] = json!(NOW - 64);
         claims["nbf"] = json!(NOW + 5);
-        verdict(&plain(), &claims).unwrap_err();
+        assert!(verdict(&plain(), &claims).is_ok());
         claims["nbf"] = json!(NOW - 64);
         claims["exp"] = json!(NOW - 4);
         assert!(verdict(&plain(), &claims).is_ok());
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn an_issuers_file_is_strict() {
-        let key = "B".repeat(43);
+        let key = "A".repeat(43);
         assert!(toml::from_str::<Issuer>(&format!("public-key = \"{key}=\"")).is_ok());
         for text in ["public-key = \"AAAA\"", "", "public-key = 1"] {
             assert!(toml::from_str::<Issuer>(text).is_err(), "{text}");
