@@ -1,9 +1,15 @@
 //! One outside thing each, known by one module alone.
 
+pub mod backends;
+pub mod broker;
 pub mod claims;
 pub mod files;
+pub mod issuers;
 pub mod journal;
 pub mod paths;
 pub mod ports;
 pub mod publish;
+pub mod sessions;
 pub mod slots;
+pub mod terminal;
+pub mod tls;

@@ -1,5 +1,6 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
+pub mod broker;
 pub mod close;
 pub mod config;
 pub mod domain;
@@ -11,6 +12,7 @@ pub mod qemu_conf;
 pub mod reach;
 pub mod request;
 pub mod route;
+pub mod session;
 pub mod ticket;
 pub mod wiring;
 pub mod xml;
