@@ -2,12 +2,14 @@
 
 pub mod backends;
 pub mod broker;
+pub mod broker_server;
 pub mod claims;
 pub mod files;
 pub mod http;
 pub mod issuers;
 pub mod journal;
 pub mod keys;
+pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
@@ -16,4 +18,5 @@ pub mod slots;
 pub mod systemd;
 pub mod terminal;
 pub mod tls;
+pub mod units;
 pub mod websocket;

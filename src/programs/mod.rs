@@ -1,4 +1,5 @@
 //! What each program does, on one screen.
 
+pub mod broker;
 pub mod hook;
 pub mod proxyd;
