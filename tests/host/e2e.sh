@@ -44,4 +44,4 @@ host run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /root/console
 	{ cat "$dir/apt.log" >&2; exit 1; }
 say "running the suite"
 # One after the other: they share the host, its libvirtd and its clock.
-host run env RUST_BACKTRACE=1 /root/e2e --test-threads=1 "$@"
+host run /root/e2e --test-threads=1 "$@"
