@@ -4,4 +4,7 @@
 //! and sessions), `edges` (one outside thing each), `rules` (pure). The words are those of
 //! `docs/architecture.md`.
 
+pub mod edges;
+pub mod flow;
+pub mod programs;
 pub mod rules;

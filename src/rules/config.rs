@@ -254,7 +254,10 @@ impl Config {
     pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadConfig> {
         let mut merged = toml::Table::new();
         for (file, text) in files {
-            let form = |why: toml::de::Error| BadConfig::Form { file: file.to_owned(), why: why.to_string().trim_end().to_owned() };
+            let form = |why: toml::de::Error| BadConfig::Form {
+                file: file.to_owned(),
+                why: why.to_string().trim_end().to_owned(),
+            };
             // Each file alone first: that is where a mistake has a line and a column.
             toml::from_str::<Self>(text).map_err(form)?;
             merge(&mut merged, toml::from_str(text).map_err(form)?);
@@ -279,7 +282,10 @@ impl Config {
     fn check(&self) -> Result<(), BadConfig> {
         let refuse = |why: String| Err(BadConfig::Sense(why));
         if self.listen.ports.overlaps(self.serial.ports) {
-            return refuse(format!("listen.ports {} and serial.ports {} overlap", self.listen.ports, self.serial.ports));
+            return refuse(format!(
+                "listen.ports {} and serial.ports {} overlap",
+                self.listen.ports, self.serial.ports
+            ));
         }
         if !self.listen.address.is_empty() && self.listen.address.parse::<std::net::IpAddr>().is_err() {
             return refuse(format!("listen.address {:?} is not an IP address", self.listen.address));
@@ -410,21 +416,40 @@ mod tests {
     fn the_shipped_file_states_every_default_and_no_other() {
         let shipped = include_str!("../../templates/console-proxy.toml");
         assert_eq!(Config::parse([("shipped", shipped)]).unwrap(), Config::default());
-        let uncommented: String = shipped.lines().filter_map(|line| {
-            if line.starts_with('[') { return Some(line.to_owned() + "\n"); }
-            line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).map(|rest| rest.to_owned() + "\n")
-        }).collect();
+        let uncommented: String = shipped
+            .lines()
+            .filter_map(|line| {
+                if line.starts_with('[') {
+                    return Some(line.to_owned() + "\n");
+                }
+                line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).map(|rest| rest.to_owned() + "\n")
+            })
+            .collect();
         assert_eq!(Config::parse([("shipped", uncommented.as_str())]).unwrap(), Config::default());
-        let keys = |table: &toml::Table| table.iter().map(|(k, v)| (k.clone(), v.as_table().map_or(0, toml::Table::len))).collect::<Vec<_>>();
+        let keys = |table: &toml::Table| {
+            table.iter().map(|(k, v)| (k.clone(), v.as_table().map_or(0, toml::Table::len))).collect::<Vec<_>>()
+        };
         let stated: toml::Table = toml::from_str(&uncommented).unwrap();
-        let expected = [("access", 4), ("guests", 1), ("listen", 3), ("proxy", 8), ("serial", 3), ("spice", 1), ("tls", 2), ("vnc", 1)];
+        let expected = [
+            ("access", 4),
+            ("guests", 1),
+            ("listen", 3),
+            ("proxy", 8),
+            ("serial", 3),
+            ("spice", 1),
+            ("tls", 2),
+            ("vnc", 1),
+        ];
         assert_eq!(keys(&stated), expected.map(|(k, n)| (k.to_owned(), n)));
     }
 
     #[test]
     fn an_unknown_key_is_refused_with_its_file_line_and_column() {
         let text = refused("[serial]\nadd = \"never\"\naad = 1\n");
-        assert!(text.contains("console-proxy.toml") && text.contains("line 3, column 1") && text.contains("aad"), "{text}");
+        assert!(
+            text.contains("console-proxy.toml") && text.contains("line 3, column 1") && text.contains("aad"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -448,7 +473,11 @@ mod tests {
 
     #[test]
     fn a_later_file_changes_its_own_keys_alone() {
-        let config = Config::parse([("a", "[serial]\nadd = \"always\"\nports = \"29000-29100\""), ("b", "[serial]\nadd = \"never\"")]).unwrap();
+        let config = Config::parse([
+            ("a", "[serial]\nadd = \"always\"\nports = \"29000-29100\""),
+            ("b", "[serial]\nadd = \"never\""),
+        ])
+        .unwrap();
         assert_eq!(config.serial.add, SerialAdd::Never);
         assert_eq!(config.serial.ports, PortRange::new(29000, 29100));
     }

@@ -45,14 +45,7 @@ impl FromStr for Uuid {
         if !dashes_right || hex.len() != 32 || !hex.chars().all(|c| c.is_ascii_hexdigit()) {
             return Err(bad());
         }
-        Ok(Self(format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )))
+        Ok(Self(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])))
     }
 }
 
@@ -195,7 +188,21 @@ mod tests {
         for text in ["vnc", "spice", "serial/0", "serial/12", "console/3", "serial/9999"] {
             assert_eq!(text.parse::<Console>().unwrap().to_string(), text);
         }
-        for text in ["", "VNC", "vnc/", "vnc/0", "serial", "serial/", "serial/01", "serial/-1", "serial/+1", "serial/10000", "serial/1/2", "serial/../vnc", "websockify"] {
+        for text in [
+            "",
+            "VNC",
+            "vnc/",
+            "vnc/0",
+            "serial",
+            "serial/",
+            "serial/01",
+            "serial/-1",
+            "serial/+1",
+            "serial/10000",
+            "serial/1/2",
+            "serial/../vnc",
+            "websockify",
+        ] {
             assert!(text.parse::<Console>().is_err(), "{text:?}");
         }
     }

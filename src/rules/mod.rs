@@ -1,6 +1,18 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
+pub mod broker;
+pub mod close;
 pub mod config;
+pub mod domain;
+pub mod frame;
 pub mod guest;
+pub mod hook;
 pub mod ports;
+pub mod qemu_conf;
+pub mod reach;
+pub mod request;
+pub mod route;
+pub mod session;
+pub mod ticket;
+pub mod wiring;
 pub mod xml;

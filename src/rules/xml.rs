@@ -96,9 +96,7 @@ impl<'t> Document<'t> {
         let mut open: Vec<usize> = Vec::new();
         loop {
             let from = position(&reader);
-            let event = reader
-                .read_event()
-                .map_err(|why| malformed_or_truncated(&reader, text, &open, &why))?;
+            let event = reader.read_event().map_err(|why| malformed_or_truncated(&reader, text, &open, &why))?;
             let to = position(&reader);
             match event {
                 Event::Start(tag) => {
@@ -233,9 +231,11 @@ fn add(
     let mut attributes = Vec::new();
     for attribute in tag.attributes() {
         let attribute = attribute.map_err(|why| malformed(tag_at.start, &why))?;
-        let name = place(text, attribute.key.as_ref()).ok_or_else(|| malformed(tag_at.start, &"an attribute out of place"))?;
+        let name =
+            place(text, attribute.key.as_ref()).ok_or_else(|| malformed(tag_at.start, &"an attribute out of place"))?;
         let raw = place(text, &attribute.value).ok_or_else(|| malformed(tag_at.start, &"a value out of place"))?;
-        let value = quick_xml::escape::unescape(&attribute.value).map_err(|why| malformed(raw.start, &why))?.into_owned();
+        let value =
+            quick_xml::escape::unescape(&attribute.value).map_err(|why| malformed(raw.start, &why))?.into_owned();
         attributes.push(Attribute { span: name.start..raw.end + 1, raw, name, value });
     }
     let name = place(text, tag.name().as_ref()).ok_or_else(|| malformed(tag_at.start, &"a tag out of place"))?;

@@ -1,0 +1,174 @@
+//! Files that others read while they are written, locks, and the configuration's files.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use super::paths::Paths;
+use crate::rules::config::Config;
+
+/// Replaces a file as a whole: readers see the old text or the new one, also after a crash.
+///
+/// The new text stands in a hidden file of the same folder first; on any error (a full disk) that
+/// one is removed and the old text stays.
+pub fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let draft = folder.join(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let _ = fs::remove_file(&draft);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+        // Whatever the caller's umask is.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&draft);
+    })
+}
+
+/// Reads a file of at most `limit` bytes as UTF-8; `None` where there is none.
+pub fn read(path: &Path, limit: u64) -> io::Result<Option<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(why) => return Err(why),
+    };
+    let mut text = String::new();
+    file.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+    }
+    Ok(Some(text))
+}
+
+/// Removes a file; that it is gone already is fine. True if it was there.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(why) => Err(why),
+    }
+}
+
+/// Makes a folder and those above it, with `mode` for the last one; that it exists is fine.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// Drops a note: an empty file whose name says which guest to look at.
+pub fn leave_note(folder: &Path, name: &str) -> io::Result<()> {
+    make_folder(folder, 0o700)?;
+    File::create(folder.join(name)).map(drop)
+}
+
+/// A lock that lasts as long as the value.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "dropping the file releases the lock")] File);
+
+/// Takes an exclusive lock on a file, waiting at most `patience`: a holder that was stopped must not
+/// hold up a guest's start.
+pub fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let until = Instant::now() + patience;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(2))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another program holds the lock"));
+            }
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+/// Reads the configuration and its `.d/` folder. A missing file means the defaults.
+pub fn config(paths: &Paths) -> Result<Config> {
+    const LARGEST: u64 = 1 << 20;
+    let main = paths.config();
+    let folder = main.with_extension("toml.d");
+    let mut files = vec![main];
+    if let Ok(entries) = fs::read_dir(&folder) {
+        let mut more: Vec<_> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+            .collect();
+        more.sort();
+        files.extend(more);
+    }
+    let mut texts = Vec::new();
+    for file in files {
+        let text = read(&file, LARGEST).with_context(|| format!("cannot read {}", file.display()))?;
+        texts.extend(text.map(|text| (file.display().to_string(), text)));
+    }
+    Ok(Config::parse(texts.iter().map(|(file, text)| (file.as_str(), text.as_str())))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_has_the_new_text_and_mode_and_leaves_no_draft() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        replace(&path, b"one", 0o600).unwrap();
+        replace(&path, b"two", 0o644).unwrap();
+        assert_eq!(read(&path, 10).unwrap().as_deref(), Some("two"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_over_its_limit_is_refused_and_a_missing_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        assert!(read(&path, 10).unwrap().is_none());
+        fs::write(&path, "12345678901").unwrap();
+        assert!(read(&path, 10).is_err());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_given_up_after_the_patience() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = lock(&path, Duration::ZERO).unwrap();
+        assert_eq!(lock(&path, Duration::from_millis(5)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        lock(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_missing_configuration_means_the_defaults_and_d_files_come_later() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        assert_eq!(config(&paths).unwrap(), Config::default());
+        let folder = paths.config().with_extension("toml.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(paths.config(), "[listen]\nhost = \"a\"\n").unwrap();
+        fs::write(folder.join("9.toml"), "[listen]\nhost = \"b\"\n").unwrap();
+        fs::write(folder.join("9.bak"), "nonsense").unwrap();
+        assert_eq!(config(&paths).unwrap().listen.host, "b");
+    }
+}

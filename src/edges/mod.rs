@@ -1,0 +1,19 @@
+//! One outside thing each, known by one module alone.
+
+pub mod backends;
+pub mod broker;
+pub mod claims;
+pub mod files;
+pub mod http;
+pub mod issuers;
+pub mod journal;
+pub mod keys;
+pub mod paths;
+pub mod ports;
+pub mod publish;
+pub mod sessions;
+pub mod slots;
+pub mod systemd;
+pub mod terminal;
+pub mod tls;
+pub mod websocket;

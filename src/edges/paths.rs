@@ -1,0 +1,166 @@
+//! Where everything lies on a host. The one module that knows the folders' names.
+
+use std::path::{Path, PathBuf};
+
+use crate::rules::guest::Uuid;
+
+/// The folders of a host, all below one root: `/`, or another folder in tests.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::new("/")
+    }
+}
+
+impl Paths {
+    /// The folders below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folders below the environment's `CONSOLE_PROXY_ROOT`, else `/`.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        std::env::var_os("CONSOLE_PROXY_ROOT").map_or_else(Self::default, Self::new)
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// A path as the configuration writes it, below this root.
+    #[must_use]
+    pub fn below_root(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The configuration file; its `.d/` folder lies beside it.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.at("etc/console-proxy/console-proxy.toml")
+    }
+
+    /// The issuers' public keys, a TOML file each.
+    #[must_use]
+    pub fn issuers(&self) -> PathBuf {
+        self.at("etc/console-proxy/issuers.d")
+    }
+
+    /// The host's private ticket key, PKCS#8 PEM.
+    #[must_use]
+    pub fn signing_key(&self) -> PathBuf {
+        self.at("etc/console-proxy/signing/host.pem")
+    }
+
+    /// What survives a reboot: slots, and which certificate we made.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.at("var/lib/console-proxy")
+    }
+
+    /// Who has which slot.
+    #[must_use]
+    pub fn slots(&self) -> PathBuf {
+        self.state().join("slots")
+    }
+
+    /// The runtime folder.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.at("run/console-proxy")
+    }
+
+    /// Notes for sync, one per guest.
+    #[must_use]
+    pub fn queue(&self) -> PathBuf {
+        self.run().join("queue")
+    }
+
+    /// Notes for wire, one per guest.
+    #[must_use]
+    pub fn wire_queue(&self) -> PathBuf {
+        self.run().join("wire")
+    }
+
+    /// All published guests, a folder each.
+    #[must_use]
+    pub fn guests(&self) -> PathBuf {
+        self.run().join("guests")
+    }
+
+    /// A guest's folder; its proxy sees no other.
+    #[must_use]
+    pub fn guest(&self, uuid: &Uuid) -> PathBuf {
+        self.guests().join(uuid.as_str())
+    }
+
+    /// A guest's route.
+    #[must_use]
+    pub fn route(&self, uuid: &Uuid) -> PathBuf {
+        self.guest(uuid).join("route.toml")
+    }
+
+    /// Why a guest's socket could not be started, for `list` and `doctor`.
+    #[must_use]
+    pub fn failure(&self, uuid: &Uuid) -> PathBuf {
+        self.guest(uuid).join("failure")
+    }
+
+    /// What a guest's proxy writes: sessions, and who is connected.
+    #[must_use]
+    pub fn guest_state(&self, uuid: &Uuid) -> PathBuf {
+        self.guest(uuid).join("state")
+    }
+
+    /// Which guest a backend belongs to, a file per place.
+    #[must_use]
+    pub fn claims(&self) -> PathBuf {
+        self.run().join("claims")
+    }
+
+    /// The broker's socket.
+    #[must_use]
+    pub fn broker_socket(&self) -> PathBuf {
+        self.run().join("broker/socket")
+    }
+
+    /// The drop-in with a guest's port.
+    #[must_use]
+    pub fn drop_in(&self, uuid: &Uuid) -> PathBuf {
+        self.at(&format!("run/systemd/system/console-proxy@{uuid}.socket.d/50-listen.conf"))
+    }
+
+    /// The folder of all drop-ins.
+    #[must_use]
+    pub fn units(&self) -> PathBuf {
+        self.at("run/systemd/system")
+    }
+
+    /// libvirt's configuration of its QEMU driver.
+    #[must_use]
+    pub fn qemu_conf(&self) -> PathBuf {
+        self.at("etc/libvirt/qemu.conf")
+    }
+
+    /// libvirt's stored definitions.
+    #[must_use]
+    pub fn definitions(&self) -> PathBuf {
+        self.at("etc/libvirt/qemu")
+    }
+
+    /// Where locks of terminal devices lie, by UUCP's rules.
+    #[must_use]
+    pub fn terminal_locks(&self) -> PathBuf {
+        self.at("var/lock")
+    }
+
+    /// The root that all this lies below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}

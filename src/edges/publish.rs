@@ -1,0 +1,126 @@
+//! Writing and withdrawing routes: the one place that changes what is published, for the hook
+//! (which knows the live XML by itself) and for `publish` (which asks libvirt).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use super::claims::{self, Claim};
+use super::files;
+use super::paths::Paths;
+use super::slots;
+use crate::rules::domain::Domain;
+use crate::rules::guest::Uuid;
+use crate::rules::qemu_conf::QemuConf;
+use crate::rules::reach::{self, VncTls};
+use crate::rules::route::Route;
+
+const LARGEST_ROUTE: u64 = 1 << 20;
+
+/// Reads a guest's route; `None` where it has none.
+pub fn read_route(paths: &Paths, uuid: &Uuid) -> Result<Option<Route>> {
+    let path = paths.route(uuid);
+    let text = files::read(&path, LARGEST_ROUTE).with_context(|| format!("cannot read {}", path.display()))?;
+    text.map(|text| Route::parse(&text).with_context(|| path.display().to_string())).transpose()
+}
+
+/// All published guests, in the order of their UUIDs; files that cannot be read are errors of their own.
+pub fn all_guests(paths: &Paths) -> Result<Vec<Uuid>> {
+    let folder = paths.guests();
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(why).with_context(|| format!("cannot read {}", folder.display())),
+    };
+    let mut all: Vec<Uuid> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Writes the route of a running guest from its live XML, and a note for sync. `None` where the
+/// configuration or the guest's metadata says that it is not published.
+pub fn publish(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Route>> {
+    let result = write_route(paths, domain, claim);
+    // A route of an earlier life names ports that may be another guest's by now.
+    if !matches!(result, Ok(Some(_))) {
+        withdraw(paths, &domain.uuid)?;
+    }
+    result
+}
+
+fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Route>> {
+    let config = files::config(paths)?;
+    if domain.notes.no_publishing || config.guests.skips(&domain.name) {
+        return Ok(None);
+    }
+    let (slot, held) = slots::take(paths, &config, &domain.uuid)?;
+    if !held.is_empty() {
+        let held: Vec<_> = held
+            .iter()
+            .filter_map(|slot| config.ports(*slot))
+            .map(|(public, serial)| format!("{public} or {serial}"))
+            .collect();
+        tracing::warn!(guest = %domain.uuid, "passed over ports that other programs hold: {}", held.join(", "));
+    }
+    let route = reach::route(domain, slot, &config, &vnc_tls(paths), now()).with_context(|| {
+        format!("slot {slot} is outside the configured port ranges; `console-proxy prune` frees it")
+    })?;
+    files::make_folder(&paths.guests(), 0o750)?;
+    files::make_folder(&paths.guest(&domain.uuid), 0o755)?;
+    claims::record(paths, &route, claim).context("cannot record the backends' owner")?;
+    let path = paths.route(&domain.uuid);
+    let unchanged =
+        read_route(paths, &domain.uuid).ok().flatten().is_some_and(|old| Route { since: route.since, ..old } == route);
+    if !unchanged {
+        files::replace(&path, route.to_text().as_bytes(), 0o644)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    leave_note(paths, &domain.uuid)?;
+    Ok(Some(route))
+}
+
+/// Takes a guest's route away, and leaves a note for sync. True if there was one.
+pub fn withdraw(paths: &Paths, uuid: &Uuid) -> Result<bool> {
+    if let Ok(Some(route)) = read_route(paths, uuid) {
+        claims::withdraw(paths, &route)?;
+    }
+    let path = paths.route(uuid);
+    let there = files::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    if there {
+        leave_note(paths, uuid)?;
+    }
+    Ok(there)
+}
+
+fn leave_note(paths: &Paths, uuid: &Uuid) -> Result<()> {
+    files::leave_note(&paths.queue(), uuid.as_str())
+        .with_context(|| format!("cannot write into {}", paths.queue().display()))
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// What libvirt's qemu.conf says of VNC and TLS.
+#[must_use]
+pub fn vnc_tls(paths: &Paths) -> VncTls {
+    let text = files::read(&paths.qemu_conf(), 1 << 20).ok().flatten().unwrap_or_default();
+    let conf = QemuConf::parse(&text);
+    if !conf.vnc_tls {
+        return VncTls::Off;
+    }
+    if conf.vnc_tls_verify {
+        return VncTls::Unusable(
+            "vnc_tls_x509_verify is on in qemu.conf: QEMU asks for a client certificate, which the proxy has not"
+                .to_owned(),
+        );
+    }
+    let ca = paths.below_root(&conf.vnc_cert_folder).join("ca-cert.pem");
+    match files::read(&ca, 256 << 10) {
+        Ok(Some(pem)) => VncTls::Server(pem),
+        Ok(None) => VncTls::Unusable(format!("vnc_tls is on in qemu.conf and {} does not exist", ca.display())),
+        Err(why) => VncTls::Unusable(format!("vnc_tls is on in qemu.conf and {} cannot be read: {why}", ca.display())),
+    }
+}

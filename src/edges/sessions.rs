@@ -1,0 +1,161 @@
+//! Sessions on disk: a file each in the guest's own folder, named by the SHA-256 of the cookie, so
+//! that they survive the proxy's idle exit and nobody who reads them can use them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::files;
+use crate::rules::session::{MOST, Session};
+
+/// A session's name: the SHA-256 of its cookie in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Id(String);
+
+impl Id {
+    /// The name of the session that a cookie stands for.
+    #[must_use]
+    pub fn of_cookie(cookie: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, cookie.as_bytes());
+        Self(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// The folder of one guest's sessions.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// Why no session is made.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSession {
+    /// A ticket buys one.
+    #[error("this ticket has bought its session already: get another one")]
+    Bought,
+    /// [`MOST`] are alive.
+    #[error("too many sessions are open")]
+    TooMany,
+    /// The disk.
+    #[error("the session cannot be kept: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Store {
+    /// The sessions below a guest's state folder.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join("sessions") }
+    }
+
+    /// Keeps a new session; returns its cookie's value, 32 random bytes. `is_alive` clears out those
+    /// that have ended.
+    pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<String, NoSession> {
+        files::make_folder(&self.folder, 0o700)?;
+        let mut alive = 0;
+        for (id, old) in self.all() {
+            if old.jti == session.jti && old.iss == session.iss {
+                return Err(NoSession::Bought);
+            }
+            if is_alive(&id, &old) {
+                alive += 1;
+            } else {
+                self.remove(&id)?;
+            }
+        }
+        if alive >= MOST {
+            return Err(NoSession::TooMany);
+        }
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("no random numbers"))?;
+        let cookie = URL_SAFE_NO_PAD.encode(secret);
+        self.write(&Id::of_cookie(&cookie), session)?;
+        Ok(cookie)
+    }
+
+    /// The session of that name, alive or not.
+    #[must_use]
+    pub fn get(&self, id: &Id) -> Option<Session> {
+        let text = files::read(&self.folder.join(&id.0), 64 << 10).ok()??;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Notes when a session was used last.
+    pub fn touch(&self, id: &Id, now: u64) -> io::Result<()> {
+        match self.get(id) {
+            Some(session) => self.write(id, &Session { last_used: now, ..session }),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a session; that there is none is fine.
+    pub fn remove(&self, id: &Id) -> io::Result<()> {
+        files::remove(&self.folder.join(&id.0)).map(drop)
+    }
+
+    fn write(&self, id: &Id, session: &Session) -> io::Result<()> {
+        files::replace(&self.folder.join(&id.0), &serde_json::to_vec(session)?, 0o600)
+    }
+
+    fn all(&self) -> Vec<(Id, Session)> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
+        ids.filter_map(|id| self.get(&id).map(|session| (id, session))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::ticket::{Mode, Pattern};
+
+    fn session(jti: &str) -> Session {
+        Session {
+            sub: "ann".into(),
+            iss: "host".into(),
+            jti: jti.into(),
+            consoles: vec![Pattern::All],
+            mode: Mode::Control,
+            began: 0,
+            ends: 10,
+            last_used: 0,
+        }
+    }
+
+    #[test]
+    fn a_cookie_finds_its_session_and_the_folder_does_not_know_the_cookie() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let cookie = store.add(&session("a"), |_, _| true).unwrap();
+        assert_eq!(cookie.len(), 43);
+        let id = Id::of_cookie(&cookie);
+        assert_eq!(store.get(&id), Some(session("a")));
+        let file = fs::read_dir(folder.path().join("sessions")).unwrap().next().unwrap().unwrap();
+        assert!(!file.file_name().to_str().unwrap().contains(&cookie));
+        assert!(!fs::read_to_string(file.path()).unwrap().contains(&cookie));
+        store.touch(&id, 7).unwrap();
+        assert_eq!(store.get(&id).unwrap().last_used, 7);
+        store.remove(&id).unwrap();
+        assert_eq!(store.get(&id), None);
+        assert_eq!(store.get(&Id::of_cookie("../../x")), None);
+    }
+
+    #[test]
+    fn a_ticket_buys_one_session_and_ended_ones_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        store.add(&session("a"), |_, _| true).unwrap();
+        assert!(matches!(store.add(&session("a"), |_, _| true), Err(NoSession::Bought)));
+        for i in 0..MOST - 1 {
+            store.add(&session(&i.to_string()), |_, _| true).unwrap();
+        }
+        assert!(matches!(store.add(&session("last"), |_, _| true), Err(NoSession::TooMany)));
+        store.add(&session("last"), |_, _| false).unwrap();
+        assert_eq!(store.all().len(), 1);
+    }
+}

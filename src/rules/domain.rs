@@ -1,0 +1,363 @@
+//! What this project reads of a libvirt domain's XML: the one module that knows its element names
+//! for reading. (`rules::wiring` knows those that it writes.)
+
+use super::guest::Uuid;
+use super::xml::{BadXml, Document, Node};
+
+/// The namespace of this project's elements in a guest's `<metadata>`.
+pub const NAMESPACE: &str = "urn:console-proxy:1";
+
+/// The alias of the serial port that wiring adds. libvirt keeps aliases that begin with `ua-`.
+pub const ALIAS: &str = "ua-console-proxy";
+
+/// A domain, as far as its consoles go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// The guest's identity.
+    pub uuid: Uuid,
+    /// Its name; any text.
+    pub name: String,
+    /// `x86_64`, `aarch64`, ... (`os/type@arch`).
+    pub arch: String,
+    /// `pc-q35-7.2`, `virt-9.0`, ... (`os/type@machine`).
+    pub machine: String,
+    /// Serial ports.
+    pub serials: Vec<Chardev>,
+    /// Consoles, twins of serial ports included.
+    pub consoles: Vec<Chardev>,
+    /// Displays.
+    pub displays: Vec<Display>,
+    /// What this project noted, or was told, in the guest's metadata.
+    pub notes: Notes,
+}
+
+/// A `<serial>` or `<console>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chardev {
+    /// The device's `type` attribute: where its bytes are on the host.
+    pub source: Source,
+    /// `target@type`: `isa-serial`, `serial`, `virtio`, ...
+    pub target: String,
+    /// `target@port`; `None` before libvirt has numbered it.
+    pub port: Option<u16>,
+    /// `alias@name`.
+    pub alias: Option<String>,
+}
+
+/// Where a character device's bytes are on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A pty; the path is known while the guest runs.
+    Pty(Option<String>),
+    /// A TCP port that QEMU listens on.
+    TcpListen {
+        /// The address as written.
+        host: String,
+        /// The port.
+        port: u16,
+        /// `protocol@type` is `raw`.
+        raw: bool,
+        /// TLS is asked for (`source@tls='yes'`).
+        tls: bool,
+    },
+    /// A unix socket that QEMU listens on.
+    UnixListen(String),
+    /// Anything else, by its `type`, `(connects)` added where QEMU is the client.
+    Other(String),
+}
+
+/// A `<graphics>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Display {
+    /// `vnc` or `spice`; others are left out of [`Domain::displays`].
+    pub kind: DisplayKind,
+    /// Where it listens.
+    pub listen: Listen,
+    /// The plain port, where there is one and it is known.
+    pub port: Option<u16>,
+    /// SPICE's TLS port, likewise.
+    pub tls_port: Option<u16>,
+    /// `websocket` as written: -1 means "one that libvirt chooses".
+    pub websocket: Option<i32>,
+}
+
+/// The displays that have a console of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisplayKind {
+    /// `<graphics type='vnc'>`.
+    Vnc,
+    /// `<graphics type='spice'>`.
+    Spice,
+}
+
+/// Where a display listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// At an address, or at libvirt's default (loopback unless qemu.conf says otherwise) while unknown.
+    Address(Option<String>),
+    /// At a unix socket, known while the guest runs.
+    Socket(Option<String>),
+    /// Nowhere: `<listen type='none'/>`.
+    Nowhere,
+}
+
+/// This project's part of `<metadata>`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// `<console-proxy:settings wire='no'/>`: the guest's owner wants its definition left alone.
+    pub no_wiring: bool,
+    /// `<console-proxy:settings publish='no'/>`: the guest is not published at all.
+    pub no_publishing: bool,
+    /// The guest's definition carries a note of wiring.
+    pub wired: bool,
+}
+
+/// Why a text is not read as a domain.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadDomain {
+    /// Not XML.
+    #[error(transparent)]
+    Xml(#[from] BadXml),
+    /// XML, but the root is not libvirt's `<domain>`.
+    #[error("the root element is not libvirt's <domain>")]
+    NotADomain,
+    /// A required element is absent, twice there, or makes no sense.
+    #[error("the domain's <{0}> {1}")]
+    Element(&'static str, &'static str),
+}
+
+impl Domain {
+    /// Reads a domain's XML, live or stored.
+    pub fn parse(text: &str) -> Result<Self, BadDomain> {
+        Self::of(&Document::parse(text)?)
+    }
+
+    /// Reads a document that was parsed before.
+    pub fn of(document: &Document<'_>) -> Result<Self, BadDomain> {
+        let root = document.root();
+        if !root.is("domain") {
+            return Err(BadDomain::NotADomain);
+        }
+        let uuid = only(root, "uuid")?.parse().map_err(|_| BadDomain::Element("uuid", "is not a UUID"))?;
+        let name = only(root, "name")?;
+        if name.is_empty() {
+            return Err(BadDomain::Element("name", "is empty"));
+        }
+        let machine = root.first("os").and_then(|os| os.first("type"));
+        let of_machine = |key| machine.and_then(|node| node.attribute(key)).unwrap_or_default().to_owned();
+        let devices = root.first("devices");
+        let all = |kind: &'static str| devices.into_iter().flat_map(move |devices| devices.all(kind));
+        Ok(Self {
+            uuid,
+            name,
+            arch: of_machine("arch"),
+            machine: of_machine("machine"),
+            serials: all("serial").map(chardev).collect(),
+            consoles: all("console").map(chardev).collect(),
+            displays: all("graphics").filter_map(display).collect(),
+            notes: root.first("metadata").map(notes).unwrap_or_default(),
+        })
+    }
+
+    /// The consoles that are devices of their own, not a second name for a serial port.
+    pub fn own_consoles(&self) -> impl Iterator<Item = &Chardev> {
+        self.consoles.iter().filter(|console| !is_serial_twin(console))
+    }
+}
+
+/// `<console type=... target serial>` is one device with the `<serial>` of the same index.
+fn is_serial_twin(console: &Chardev) -> bool {
+    matches!(console.target.as_str(), "" | "serial")
+}
+
+fn only(root: Node<'_>, name: &'static str) -> Result<String, BadDomain> {
+    let mut found = root.children().filter(|child| child.is(name));
+    match (found.next(), found.next()) {
+        (Some(node), None) => Ok(node.text()),
+        (None, _) => Err(BadDomain::Element(name, "is missing")),
+        (Some(_), Some(_)) => Err(BadDomain::Element(name, "is there twice")),
+    }
+}
+
+fn chardev(node: Node<'_>) -> Chardev {
+    let target = node.first("target");
+    Chardev {
+        source: source(node),
+        target: target.and_then(|t| t.attribute("type")).unwrap_or_default().to_owned(),
+        port: target.and_then(|t| t.attribute("port")).and_then(|port| port.parse().ok()),
+        alias: node.first("alias").and_then(|a| a.attribute("name")).map(str::to_owned),
+    }
+}
+
+fn source(node: Node<'_>) -> Source {
+    let kind = node.attribute("type").unwrap_or_default();
+    let source = node.first("source");
+    let of_source = |key| source.and_then(|s| s.attribute(key));
+    let connects = || Source::Other(format!("{kind} (connects)"));
+    match kind {
+        "pty" => Source::Pty(of_source("path").or_else(|| node.attribute("tty")).map(str::to_owned)),
+        "tcp" if of_source("mode") == Some("bind") => {
+            let port = of_source("service").and_then(|service| service.parse().ok());
+            let Some(port) = port else { return Source::Other("tcp (without a port)".to_owned()) };
+            Source::TcpListen {
+                host: of_source("host").unwrap_or_default().to_owned(),
+                port,
+                raw: node.first("protocol").and_then(|p| p.attribute("type")).is_none_or(|kind| kind == "raw"),
+                tls: of_source("tls") == Some("yes"),
+            }
+        }
+        "unix" if of_source("mode") == Some("bind") => of_source("path").map_or_else(
+            || Source::Other("unix (without a path)".to_owned()),
+            |path| Source::UnixListen(path.to_owned()),
+        ),
+        "tcp" | "unix" => connects(),
+        other => Source::Other(other.to_owned()),
+    }
+}
+
+fn display(node: Node<'_>) -> Option<Display> {
+    let kind = match node.attribute("type")? {
+        "vnc" => DisplayKind::Vnc,
+        "spice" => DisplayKind::Spice,
+        _ => return None,
+    };
+    let port = |key| node.attribute(key).and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
+    let listen = node.first("listen");
+    let of_listen = |key| listen.and_then(|l| l.attribute(key)).map(str::to_owned);
+    let place = match listen.and_then(|l| l.attribute("type")) {
+        Some("none") => Listen::Nowhere,
+        Some("socket") => Listen::Socket(of_listen("socket").or_else(|| node.attribute("socket").map(str::to_owned))),
+        None if node.attribute("socket").is_some() => Listen::Socket(node.attribute("socket").map(str::to_owned)),
+        _ => Listen::Address(of_listen("address").or_else(|| node.attribute("listen").map(str::to_owned))),
+    };
+    Some(Display {
+        kind,
+        listen: place,
+        port: port("port"),
+        tls_port: port("tlsPort"),
+        websocket: node.attribute("websocket").and_then(|port| port.parse().ok()).filter(|port| *port != 0),
+    })
+}
+
+fn notes(metadata: Node<'_>) -> Notes {
+    let mut notes = Notes::default();
+    for child in metadata.children() {
+        let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
+        if child.declares(prefix) != Some(NAMESPACE) {
+            continue;
+        }
+        match local {
+            "wired" => notes.wired = true,
+            "settings" => {
+                notes.no_wiring |= child.attribute("wire") == Some("no");
+                notes.no_publishing |= child.attribute("publish") == Some("no");
+            }
+            _ => {}
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As libvirt 9.0.0 gave it to the hook at `started`.
+    const STARTED: &str = include_str!("../../tests/xml/started-libvirt-9.0.0.xml");
+
+    #[test]
+    fn a_running_guest_is_read_as_libvirt_gives_it_to_the_hook() {
+        let domain = Domain::parse(STARTED).unwrap();
+        assert_eq!(domain.uuid.as_str(), "b50bdc9f-490b-4b9b-8641-7573c0eba77c");
+        assert_eq!(
+            (domain.name.as_str(), domain.arch.as_str(), domain.machine.as_str()),
+            ("g1", "x86_64", "pc-i440fx-7.2")
+        );
+        assert_eq!(domain.serials.len(), 1);
+        assert_eq!(domain.serials[0].source, Source::Pty(Some("/dev/pts/0".into())));
+        assert_eq!(domain.serials[0].port, Some(0));
+        assert_eq!(domain.own_consoles().count(), 0, "the console is the serial port's twin");
+        let ports: Vec<_> = domain.displays.iter().map(|d| (d.kind, d.port, d.listen.clone())).collect();
+        let loopback = || Listen::Address(Some("127.0.0.1".to_owned()));
+        assert_eq!(ports, [(DisplayKind::Vnc, Some(5900), loopback()), (DisplayKind::Spice, Some(5901), loopback())]);
+        assert_eq!(domain.notes, Notes::default());
+    }
+
+    #[test]
+    fn a_truncated_domain_is_refused_at_every_byte() {
+        for cut in 0..STARTED.trim_end().len() {
+            assert!(Domain::parse(&STARTED[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_domain_without_one_uuid_and_one_name_is_refused_by_name() {
+        let uuid = "<uuid>b50bdc9f-490b-4b9b-8641-7573c0eba77c</uuid>";
+        for (text, error) in [
+            ("<domain><name>a</name></domain>".to_owned(), BadDomain::Element("uuid", "is missing")),
+            (format!("<domain><name>a</name>{uuid}{uuid}</domain>"), BadDomain::Element("uuid", "is there twice")),
+            (
+                "<domain><name>a</name><uuid>../x</uuid></domain>".to_owned(),
+                BadDomain::Element("uuid", "is not a UUID"),
+            ),
+            (format!("<domain>{uuid}</domain>"), BadDomain::Element("name", "is missing")),
+            (format!("<domain><name> </name>{uuid}</domain>"), BadDomain::Element("name", "is empty")),
+            ("<network/>".to_owned(), BadDomain::NotADomain),
+            (format!("<domain xmlns='urn:x'><name>a</name>{uuid}</domain>"), BadDomain::NotADomain),
+        ] {
+            assert_eq!(Domain::parse(&text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_text_whatever_it_holds() {
+        let text =
+            "<domain><name>&lt;img src=x&gt; 'q\" %n</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid></domain>";
+        assert_eq!(Domain::parse(text).unwrap().name, "<img src=x> 'q\" %n");
+    }
+
+    #[test]
+    fn settings_and_the_note_of_wiring_count_in_our_namespace_alone() {
+        let guest = |metadata: &str| {
+            let text = format!(
+                "<domain><name>a</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata>{metadata}</metadata></domain>"
+            );
+            Domain::parse(&text).unwrap().notes
+        };
+        assert!(guest("<x:settings xmlns:x='urn:console-proxy:1' wire='no'/>").no_wiring);
+        assert!(guest("<x:settings xmlns:x='urn:console-proxy:1' publish='no'/>").no_publishing);
+        assert!(guest("<wired xmlns='urn:console-proxy:1'/>").wired);
+        assert_eq!(guest("<x:settings xmlns:x='urn:other' wire='no'/><settings wire='no'/>"), Notes::default());
+    }
+
+    #[test]
+    fn where_a_serial_port_is_follows_its_type_and_mode() {
+        let serial = |xml: &str| {
+            let text = format!(
+                "<domain><name>a</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><devices>{xml}</devices></domain>"
+            );
+            Domain::parse(&text).unwrap().serials[0].source.clone()
+        };
+        let tcp = |raw, tls| Source::TcpListen { host: "127.0.0.1".into(), port: 28000, raw, tls };
+        for (xml, source) in [
+            (
+                "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='28000' tls='no'/><protocol type='raw'/></serial>",
+                tcp(true, false),
+            ),
+            ("<serial type='tcp'><source mode='bind' host='127.0.0.1' service='28000'/></serial>", tcp(true, false)),
+            (
+                "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='28000' tls='yes'/><protocol type='telnet'/></serial>",
+                tcp(false, true),
+            ),
+            (
+                "<serial type='tcp'><source mode='connect' host='127.0.0.1' service='28000'/></serial>",
+                Source::Other("tcp (connects)".into()),
+            ),
+            ("<serial type='unix'><source mode='bind' path='/run/a'/></serial>", Source::UnixListen("/run/a".into())),
+            ("<serial type='pty'/>", Source::Pty(None)),
+            ("<serial type='file'><source path='/x'/></serial>", Source::Other("file".into())),
+        ] {
+            assert_eq!(serial(xml), source, "{xml}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The few settings of libvirt's qemu.conf that change how displays speak. Pure: text in.
+
+/// Settings that matter here; absent ones have libvirt's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuConf {
+    /// VNC speaks TLS, on its websocket too.
+    pub vnc_tls: bool,
+    /// VNC asks clients for a certificate.
+    pub vnc_tls_verify: bool,
+    /// Where VNC's certificates are.
+    pub vnc_cert_folder: String,
+}
+
+impl QemuConf {
+    /// Reads `key = value` lines; `#` begins a comment line. A later line wins, as in libvirt.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let value = |key: &str| {
+            let lines = text.lines().filter_map(|line| line.trim().split_once('='));
+            let found = lines
+                .filter(|(name, _)| name.trim() == key)
+                .map(|(_, value)| value.trim().trim_matches('"').to_owned());
+            found.last()
+        };
+        let on = |key| value(key).is_some_and(|value| value == "1");
+        let default_folder = value("default_tls_x509_cert_dir");
+        Self {
+            vnc_tls: on("vnc_tls"),
+            vnc_tls_verify: value("vnc_tls_x509_verify")
+                .map_or_else(|| on("default_tls_x509_verify"), |value| value == "1"),
+            vnc_cert_folder: value("vnc_tls_x509_cert_dir")
+                .or(default_folder)
+                .unwrap_or_else(|| "/etc/pki/libvirt-vnc".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_do_not_count_and_folders_follow_libvirts_order() {
+        let conf = QemuConf::parse("#vnc_tls = 1\n");
+        assert_eq!(
+            conf,
+            QemuConf { vnc_tls: false, vnc_tls_verify: false, vnc_cert_folder: "/etc/pki/libvirt-vnc".into() }
+        );
+        let conf =
+            QemuConf::parse(" vnc_tls = 1\ndefault_tls_x509_cert_dir = \"/etc/pki/qemu\"\nvnc_tls_x509_verify=1\n");
+        assert_eq!(conf, QemuConf { vnc_tls: true, vnc_tls_verify: true, vnc_cert_folder: "/etc/pki/qemu".into() });
+    }
+}

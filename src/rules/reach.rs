@@ -1,0 +1,243 @@
+//! How each console of a running guest is reached: one pure function, one table of tests.
+
+use std::net::IpAddr;
+
+use super::config::{Config, SpiceWebsocket, VncWebsocket};
+use super::domain::{Chardev, Display, DisplayKind, Domain, Listen, Source};
+use super::guest::Console;
+use super::ports::Slot;
+use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
+
+/// What QEMU's `vnc_tls` setting means for displays: the host's, from libvirt's qemu.conf.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum VncTls {
+    /// Plain.
+    #[default]
+    Off,
+    /// TLS with a server certificate; the certificates (PEM) that its chain must end in.
+    Server(String),
+    /// On, but it cannot be spoken from here; the reason.
+    Unusable(String),
+}
+
+/// The route of a running guest, from the XML that libvirt gives the hook at `started`.
+///
+/// A loopback port of this project's own range is published only if it is that of the guest's slot:
+/// a copied definition carries another guest's.
+#[must_use]
+pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now: u64) -> Option<Route> {
+    let (port, serial_port) = config.ports(slot)?;
+    let mut route = Route {
+        version: VERSION,
+        uuid: domain.uuid.clone(),
+        name: domain.name.clone(),
+        port,
+        since: now,
+        auth: Auth::Ticket,
+        consoles: Vec::new(),
+        unreachable: Vec::new(),
+    };
+    for display in &domain.displays {
+        match display.kind {
+            DisplayKind::Vnc => add(&mut route, Console::Vnc, vnc(display, config, vnc_tls)),
+            DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config)),
+        }
+    }
+    for serial in &domain.serials {
+        let console = Console::Serial(serial.port.unwrap_or(0));
+        add(&mut route, console, chardev(serial, config, serial_port));
+    }
+    for virtio in domain.own_consoles() {
+        let console = Console::Console(virtio.port.unwrap_or(0));
+        add(&mut route, console, chardev(virtio, config, serial_port));
+    }
+    Some(route)
+}
+
+type Found = Result<(Option<Backend>, Option<Backend>, Option<String>), String>;
+
+fn add(route: &mut Route, console: Console, found: Found) {
+    let known = route.consoles.iter().any(|way| way.console == console)
+        || route.unreachable.iter().any(|u| u.console == console);
+    if known {
+        return;
+    }
+    match found {
+        Ok((raw, websocket, websocket_ca)) => route.consoles.push(Way { console, raw, websocket, websocket_ca }),
+        Err(reason) => route.unreachable.push(Unreachable { console, reason }),
+    }
+}
+
+fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
+    let address = match &display.listen {
+        Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        Listen::Socket(path) => return unix_display(path.as_deref()),
+        Listen::Address(address) => loopback(address.as_deref())?,
+    };
+    let websocket = match config.vnc.websocket {
+        VncWebsocket::Bridge => None,
+        VncWebsocket::Use | VncWebsocket::Add => display.websocket.and_then(|port| u16::try_from(port).ok()),
+    };
+    let websocket = websocket.map(|port| Backend::Tcp(address, port));
+    let raw = display.port.map(|port| Backend::Tcp(address, port));
+    match tls {
+        VncTls::Off if raw.is_none() && websocket.is_none() => Err("it has no port".to_owned()),
+        VncTls::Off => Ok((raw, websocket, None)),
+        VncTls::Unusable(why) => Err(why.clone()),
+        // The raw port speaks VeNCrypt then, which no HTML5 client does: only the websocket is of use.
+        VncTls::Server(_) if websocket.is_none() => {
+            Err("vnc_tls is on in qemu.conf and the display has no websocket: set vnc.websocket = \"add\"".to_owned())
+        }
+        VncTls::Server(ca) => Ok((None, websocket, Some(ca.clone()))),
+    }
+}
+
+fn spice(display: &Display, config: &Config) -> Found {
+    let address = match &display.listen {
+        Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        Listen::Socket(path) => return unix_display(path.as_deref()),
+        Listen::Address(address) => loopback(address.as_deref())?,
+    };
+    let Some(port) = display.port else {
+        return Err(match display.tls_port {
+            Some(_) => "it has a TLS port alone, which is not served yet".to_owned(),
+            None => "it has no port".to_owned(),
+        });
+    };
+    let raw = Backend::Tcp(address, port);
+    let websocket = (config.spice.websocket == SpiceWebsocket::Use).then(|| raw.clone());
+    Ok((Some(raw), websocket, None))
+}
+
+fn unix_display(path: Option<&str>) -> Found {
+    let path = path.ok_or("its unix socket is not known")?;
+    let backend = format!("unix:{path}").parse::<Backend>().map_err(|why| why.to_string())?;
+    Ok((Some(backend), None, None))
+}
+
+fn chardev(device: &Chardev, config: &Config, own_port: u16) -> Found {
+    let raw = match &device.source {
+        Source::Pty(Some(path)) => {
+            Backend::Pty(pts_number(path).ok_or_else(|| format!("its pty {path:?} is not /dev/pts/N"))?)
+        }
+        Source::Pty(None) => return Err("its pty is not known".to_owned()),
+        Source::TcpListen { raw: false, .. } => return Err("its protocol is telnet, not raw".to_owned()),
+        Source::TcpListen { tls: true, .. } => return Err("it speaks TLS (tls='yes' in its source)".to_owned()),
+        Source::TcpListen { host, port, .. } => {
+            if config.serial.ports.contains(*port) && *port != own_port {
+                return Err(format!(
+                    "it has port {port}, this guest's own is {own_port}: a copied definition; `console-proxy wire --all`, then restart the guest"
+                ));
+            }
+            Backend::Tcp(loopback(Some(host))?, *port)
+        }
+        Source::UnixListen(path) => {
+            format!("unix:{path}").parse().map_err(|why: super::route::BadBackend| why.to_string())?
+        }
+        Source::Other(kind) => return Err(format!("its type is {kind}: nothing on this host to connect to")),
+    };
+    Ok((Some(raw), None, None))
+}
+
+/// The loopback address at which something that listens at `address` answers.
+fn loopback(address: Option<&str>) -> Result<IpAddr, String> {
+    let ip: IpAddr = match address {
+        None | Some("" | "localhost" | "0.0.0.0") => IpAddr::from([127, 0, 0, 1]),
+        Some("::") => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        Some(text) => text.parse().map_err(|_| format!("it listens at {text:?}, which is no address"))?,
+    };
+    if ip.is_loopback() {
+        Ok(ip)
+    } else {
+        Err(format!("it listens at {ip} alone, and proxies reach loopback addresses only"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::route::Reached;
+
+    fn reach(devices: &str, config: &Config, tls: &VncTls) -> Route {
+        let text = format!(
+            "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><devices>{devices}</devices></domain>"
+        );
+        route(&Domain::parse(&text).unwrap(), 4, config, tls, 0).unwrap()
+    }
+
+    /// `console=how[backend]` for what is reached, `console!` for what is not.
+    fn table(route: &Route) -> String {
+        let reached = route.consoles.iter().map(|way| {
+            let how = match way.reached() {
+                Reached::Native => "native",
+                Reached::Bridged => "bridged",
+                Reached::Pty => "pty",
+            };
+            format!("{}={how}[{}]", way.console, way.backend().unwrap())
+        });
+        reached.chain(route.unreachable.iter().map(|u| format!("{}!", u.console))).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn each_kind_of_device_is_reached_in_its_own_way() {
+        let address = |a: &str| format!("<listen type='address' address='{a}'/>");
+        let vnc = |attributes: &str, listen: &str| format!("<graphics type='vnc' {attributes}>{listen}</graphics>");
+        let tcp = |port: u16| {
+            format!(
+                "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='{port}'/><protocol type='raw'/><target port='1'/></serial>"
+            )
+        };
+        for (devices, expected) in [
+            (vnc("port='5900'", &address("127.0.0.1")), "vnc=bridged[tcp:127.0.0.1:5900]"),
+            (vnc("port='5900' websocket='5700'", &address("127.0.0.1")), "vnc=native[tcp:127.0.0.1:5700]"),
+            (vnc("port='5900'", &address("0.0.0.0")), "vnc=bridged[tcp:127.0.0.1:5900]"),
+            (vnc("port='5900'", &address("::")), "vnc=bridged[tcp:[::1]:5900]"),
+            (vnc("port='5900'", &address("::1")), "vnc=bridged[tcp:[::1]:5900]"),
+            (vnc("port='5900'", &address("192.0.2.1")), "vnc!"),
+            (vnc("port='-1' websocket='-1'", &address("127.0.0.1")), "vnc!"),
+            (vnc("", "<listen type='none'/>"), "vnc!"),
+            (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[unix:/run/v]"),
+            ("<graphics type='spice' port='5901'/>".into(), "spice=bridged[tcp:127.0.0.1:5901]"),
+            ("<graphics type='spice' tlsPort='5901'/>".into(), "spice!"),
+            ("<graphics type='sdl'/>".into(), ""),
+            ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial>".into(), "serial/0=pty[pty:/dev/pts/3]"),
+            ("<serial type='pty'><source path='/dev/tty1'/><target port='0'/></serial>".into(), "serial/0!"),
+            (tcp(28004), "serial/1=bridged[tcp:127.0.0.1:28004]"),
+            (tcp(28005), "serial/1!"),
+            (tcp(4555), "serial/1=bridged[tcp:127.0.0.1:4555]"),
+            ("<serial type='file'><target port='2'/></serial>".into(), "serial/2!"),
+            ("<console type='pty'><source path='/dev/pts/9'/><target type='virtio' port='1'/></console>".into(), "console/1=pty[pty:/dev/pts/9]"),
+            ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial><console type='pty'><source path='/dev/pts/3'/><target type='serial' port='0'/></console>".into(), "serial/0=pty[pty:/dev/pts/3]"),
+        ] {
+            assert_eq!(table(&reach(&devices, &Config::default(), &VncTls::Off)), expected, "{devices}");
+        }
+    }
+
+    #[test]
+    fn configuration_and_tls_decide_between_native_and_bridged() {
+        let both = "<graphics type='vnc' port='5900' websocket='5700'/><graphics type='spice' port='5901'/>";
+        let with = |text: &str| Config::parse([("t", text)]).unwrap();
+        let off = VncTls::Off;
+        assert_eq!(
+            table(&reach(both, &with("[vnc]\nwebsocket=\"bridge\""), &off)),
+            "vnc=bridged[tcp:127.0.0.1:5900] spice=bridged[tcp:127.0.0.1:5901]"
+        );
+        assert_eq!(
+            table(&reach(both, &with("[spice]\nwebsocket=\"use\""), &off)),
+            "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]"
+        );
+        let server = VncTls::Server("PEM".into());
+        let route = reach(both, &Config::default(), &server);
+        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]");
+        assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
+        assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
+        assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+    }
+
+    #[test]
+    fn a_slot_outside_the_ranges_has_no_route() {
+        let domain =
+            Domain::parse("<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid></domain>").unwrap();
+        assert!(route(&domain, 1000, &Config::default(), &VncTls::Off, 0).is_none());
+    }
+}

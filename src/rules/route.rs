@@ -1,0 +1,346 @@
+//! The route: the file that says all about one published guest. Written by the hook and by
+//! `publish`, read by the proxy, the broker and the administrator's tools.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::{Console, Uuid};
+
+/// The form that this program writes and reads.
+pub const VERSION: u32 = 1;
+
+/// A published guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Route {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The guest.
+    pub uuid: Uuid,
+    /// Its name when it was published; any text.
+    pub name: String,
+    /// Its public port.
+    pub port: u16,
+    /// Seconds since 1970 at which the guest was published.
+    #[serde(default)]
+    pub since: u64,
+    /// Who may enter.
+    #[serde(default, skip_serializing_if = "Auth::is_ticket")]
+    pub auth: Auth,
+    /// What can be reached.
+    #[serde(default)]
+    pub consoles: Vec<Way>,
+    /// What the guest has and cannot be reached, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<Unreachable>,
+}
+
+/// Who may enter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// A ticket or a session.
+    #[default]
+    Ticket,
+    /// Anybody: in a hand-written route alone, and only on loopback or a unix socket.
+    None,
+}
+
+impl Auth {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_ticket(&self) -> bool {
+        *self == Self::Ticket
+    }
+}
+
+/// A console and where its bytes are. At least one of `raw` and `websocket` is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Way {
+    /// Which one.
+    pub console: Console,
+    /// The raw byte stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Backend>,
+    /// QEMU's or spice-server's own websocket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Backend>,
+    /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket_ca: Option<String>,
+}
+
+/// How a console is reached, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reached {
+    /// QEMU or spice-server speaks websocket itself; its frames are forwarded.
+    Native,
+    /// The proxy speaks websocket and carries the raw stream.
+    Bridged,
+    /// The guest's pty, through the broker.
+    Pty,
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Bridged => "bridged",
+            Self::Pty => "pty",
+        })
+    }
+}
+
+/// A console that cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Unreachable {
+    /// Which one.
+    pub console: Console,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// Where a console's bytes are on this host: `tcp:127.0.0.1:5900`, `unix:/path`, `pty:/dev/pts/3`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Backend {
+    /// A port on a loopback address.
+    Tcp(IpAddr, u16),
+    /// A unix stream socket, by an absolute path.
+    Unix(String),
+    /// The number of a pseudo-terminal under /dev/pts.
+    Pty(u32),
+}
+
+/// Why a text names no backend.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is no backend: tcp:LOOPBACK-ADDRESS:PORT, unix:/PATH or pty:/dev/pts/N")]
+pub struct BadBackend(String);
+
+impl Backend {
+    /// A name for the place that is fit for a file: no two places share one.
+    ///
+    /// Ports are one place whatever the loopback address: QEMU binds one of them, and no other
+    /// program can then answer for it on that address.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::Tcp(_, port) => format!("tcp-{port}"),
+            Self::Unix(path) => {
+                let digest = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
+                let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("unix-{hex}")
+            }
+            Self::Pty(number) => format!("pts-{number}"),
+        }
+    }
+}
+
+impl FromStr for Backend {
+    type Err = BadBackend;
+
+    fn from_str(text: &str) -> Result<Self, BadBackend> {
+        let bad = || BadBackend(text.chars().take(200).collect());
+        let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
+        match kind {
+            "tcp" => {
+                let address: std::net::SocketAddr = rest.parse().map_err(|_| bad())?;
+                let usable = address.ip().is_loopback() && address.port() != 0;
+                usable.then(|| Self::Tcp(address.ip(), address.port())).ok_or_else(bad)
+            }
+            "unix" if rest.starts_with('/') && rest.len() < 108 && !rest.contains('\0') => {
+                Ok(Self::Unix(rest.to_owned()))
+            }
+            "pty" => pts_number(rest).map(Self::Pty).ok_or_else(bad),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// The N of `/dev/pts/N`.
+#[must_use]
+pub fn pts_number(path: &str) -> Option<u32> {
+    let digits = path.strip_prefix("/dev/pts/")?;
+    let plain = !digits.is_empty() && digits.len() < 10 && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+impl TryFrom<String> for Backend {
+    type Error = BadBackend;
+    fn try_from(text: String) -> Result<Self, BadBackend> {
+        text.parse()
+    }
+}
+
+impl From<Backend> for String {
+    fn from(backend: Backend) -> Self {
+        backend.to_string()
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(ip, port) => write!(f, "tcp:{}", std::net::SocketAddr::new(*ip, *port)),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Pty(number) => write!(f, "pty:/dev/pts/{number}"),
+        }
+    }
+}
+
+/// Why a route is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRoute {
+    /// Not TOML, or not of this form.
+    #[error("the route is unreadable: {0}")]
+    Form(String),
+    /// Written by another version of this program.
+    #[error("the route has version {0}, this program knows version {VERSION}: run `console-proxy publish --all`")]
+    Version(u32),
+    /// A console without a backend, or twice there.
+    #[error("the route's console {0} {1}")]
+    Console(Console, &'static str),
+}
+
+impl Way {
+    /// How the console is reached in a session that may type.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        match (&self.websocket, &self.raw) {
+            (Some(_), _) => Reached::Native,
+            (None, Some(Backend::Pty(_))) => Reached::Pty,
+            (None, _) => Reached::Bridged,
+        }
+    }
+
+    /// The backend that such a session connects to.
+    #[must_use]
+    pub fn backend(&self) -> Option<&Backend> {
+        self.websocket.as_ref().or(self.raw.as_ref())
+    }
+}
+
+impl Route {
+    /// Reads the file's text.
+    pub fn parse(text: &str) -> Result<Self, BadRoute> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let form = |why: toml::de::Error| BadRoute::Form(why.to_string().trim_end().to_owned());
+        let version = toml::from_str::<Versioned>(text).map_err(form)?.version;
+        if version != VERSION {
+            return Err(BadRoute::Version(version));
+        }
+        let route: Self = toml::from_str(text).map_err(form)?;
+        for (i, way) in route.consoles.iter().enumerate() {
+            if way.backend().is_none() {
+                return Err(BadRoute::Console(way.console, "has no backend"));
+            }
+            if route.consoles[..i].iter().any(|other| other.console == way.console) {
+                return Err(BadRoute::Console(way.console, "is there twice"));
+            }
+        }
+        Ok(route)
+    }
+
+    /// The file's text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|why| format!("# cannot be written: {why}\n"))
+    }
+
+    /// The way to a console.
+    #[must_use]
+    pub fn way(&self, console: Console) -> Option<&Way> {
+        self.consoles.iter().find(|way| way.console == console)
+    }
+
+    /// The guest's first display, which is where noVNC looks under `/websockify`.
+    #[must_use]
+    pub fn first_display(&self) -> Option<&Way> {
+        self.consoles.iter().find(|way| !way.console.is_text())
+    }
+
+    /// All places of this guest, for the record of who has which.
+    pub fn places(&self) -> impl Iterator<Item = String> {
+        self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).map(Backend::place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_reads_back_as_it_was_written() {
+        let route = Route {
+            version: VERSION,
+            uuid: "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap(),
+            name: "a \"quoted\"\nname".into(),
+            port: 23000,
+            since: 5,
+            auth: Auth::Ticket,
+            consoles: vec![
+                Way {
+                    console: Console::Vnc,
+                    raw: "tcp:127.0.0.1:5900".parse().ok(),
+                    websocket: "tcp:[::1]:5700".parse().ok(),
+                    websocket_ca: None,
+                },
+                Way {
+                    console: Console::Serial(0),
+                    raw: "pty:/dev/pts/3".parse().ok(),
+                    websocket: None,
+                    websocket_ca: None,
+                },
+            ],
+            unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],
+        };
+        assert_eq!(Route::parse(&route.to_text()).unwrap(), route);
+        assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3"]);
+        assert_eq!(route.way(Console::Vnc).unwrap().reached(), Reached::Native);
+        assert_eq!(route.way(Console::Serial(0)).unwrap().reached(), Reached::Pty);
+    }
+
+    #[test]
+    fn only_loopback_absolute_paths_and_ptys_are_backends() {
+        for text in ["tcp:127.0.0.1:5900", "tcp:[::1]:5900", "tcp:127.0.0.2:1", "unix:/run/a b", "pty:/dev/pts/12"] {
+            assert_eq!(text.parse::<Backend>().unwrap().to_string(), text);
+        }
+        for text in [
+            "tcp:10.0.0.1:5900",
+            "tcp:127.0.0.1:0",
+            "tcp:localhost:1",
+            "unix:a",
+            "unix:",
+            "pty:/dev/tty1",
+            "pty:/dev/pts/",
+            "pty:/dev/pts/../tty",
+            "pty:/dev/pts/+1",
+            "",
+            "x",
+        ] {
+            assert!(text.parse::<Backend>().is_err(), "{text}");
+        }
+        assert!(format!("unix:/{}", "a".repeat(107)).parse::<Backend>().is_err(), "longer than sun_path");
+    }
+
+    #[test]
+    fn a_route_of_another_version_or_with_a_console_without_backend_is_refused() {
+        let head = "uuid = \"b50bdc9f-490b-4b9b-8641-7573c0eba77c\"\nname = \"a\"\nport = 1\n";
+        assert!(matches!(Route::parse(&format!("version = 2\n{head}")), Err(BadRoute::Version(2))));
+        assert!(matches!(
+            Route::parse(&format!("version = 1\n{head}[[consoles]]\nconsole = \"vnc\"\n")),
+            Err(BadRoute::Console(..))
+        ));
+        let twice = "[[consoles]]\nconsole = \"vnc\"\nraw = \"tcp:127.0.0.1:1\"\n".repeat(2);
+        assert!(matches!(Route::parse(&format!("version = 1\n{head}{twice}")), Err(BadRoute::Console(..))));
+        assert!(matches!(Route::parse(&format!("version = 1\n{head}surprise = 1\n")), Err(BadRoute::Form(_))));
+    }
+}
