@@ -28,6 +28,9 @@ init() {
 	pid=$(cat "$dir/init" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = systemd ] && echo "$pid"
 }
 
+# Whether a process of this script's runs; one that has ended may wait for a slow PID 1 to take notice.
+runs() { grep -qs -- "$2" "/proc/$1/cmdline"; }
+
 inside() {
 	local pid
 	pid=$(init) || fail "no host is up in $dir"
@@ -201,14 +204,14 @@ down() {
 	if supervisor=$(cat "$dir/supervisor" 2>/dev/null); then
 		# It notices, and tidies up after it.
 		for _ in $(seq 100); do
-			kill -0 "$supervisor" 2>/dev/null || break
+			runs "$supervisor" supervise || break
 			sleep 0.05
 		done
-		if grep -qs supervise "/proc/$supervisor/cmdline"; then kill -KILL "$supervisor" 2>/dev/null || true; fi
+		if runs "$supervisor" supervise; then kill -KILL "$supervisor" 2>/dev/null || true; fi
 	fi
 	watcher=$(cat "$dir/watcher" 2>/dev/null) || watcher=
 	rm -rf --one-file-system "$dir"
-	if [ -n "$watcher" ] && [ "$watcher" != $$ ] && grep -qs -- --pid= "/proc/$watcher/cmdline"; then
+	if [ -n "$watcher" ] && [ "$watcher" != $$ ] && runs "$watcher" --pid=; then
 		kill -- "-$watcher" 2>/dev/null || true
 	fi
 }
