@@ -5,6 +5,7 @@ pub mod broker;
 pub mod broker_server;
 pub mod claims;
 pub mod files;
+pub mod host;
 pub mod http;
 pub mod issuers;
 pub mod journal;

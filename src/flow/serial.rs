@@ -184,7 +184,7 @@ mod tests {
             pushes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..40), limit in 1usize..100
         ) {
             let mut outbox = Outbox::new(limit);
-            let (mut all, mut dropped) = (Vec::new(), 0);
+            let (mut all, mut dropped) = (Vec::<u8>::new(), 0);
             for bytes in &pushes {
                 all.extend(bytes);
                 dropped += outbox.push(bytes) as usize;

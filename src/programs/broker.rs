@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
@@ -51,14 +51,18 @@ fn run() -> Result<()> {
     let paths = Paths::from_environment();
     let callers = Callers::default();
     systemd::ready();
+    let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
+    let mut idle_since = Instant::now();
     loop {
-        if !server::wait(listener.as_fd(), PollFlags::IN, IDLE).context("cannot wait for callers")? {
-            if callers.is_empty() {
-                return Ok(());
-            }
-            continue;
+        systemd::alive();
+        if server::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
+            accept(&listener, &paths, &callers);
+            idle_since = Instant::now();
+        } else if !callers.is_empty() {
+            idle_since = Instant::now();
+        } else if idle_since.elapsed() >= IDLE {
+            return Ok(());
         }
-        accept(&listener, &paths, &callers);
     }
 }
 

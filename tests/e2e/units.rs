@@ -10,7 +10,8 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let _drop_in = DropIn::listening_on(23999);
     let units = sh(&format!("cd /usr/lib/systemd/system; for u in console-proxy*; do echo ${{u/@./@{UUID}.}}; done"));
     let units = units.lines().collect::<Vec<_>>().join(" ");
-    let said = try_sh(&format!("systemd-analyze verify --man=no --recursive-errors=no {units} 2>&1")).unwrap_or_else(|said| said);
+    let said = try_sh(&format!("systemd-analyze verify --man=no --recursive-errors=no {units} 2>&1"))
+        .unwrap_or_else(|said| said);
     let complaints: Vec<_> = said.lines().filter(|line| line.contains("console-proxy")).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
 }
