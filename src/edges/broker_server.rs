@@ -11,7 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::rules::broker::{Answer, Kind, LONGEST_LINE, Refusal, Request, VERSION, guest_of_cgroup};
+use crate::rules::broker::{
+    Answer, Hierarchy, Kind, LONGEST_LINE, Refusal, Request, VERSION, cgroup_path, unit_of_path,
+};
 use crate::rules::guest::Uuid;
 
 /// Who is at the other end: the process that connected, and whose proxy it is.
@@ -41,14 +43,15 @@ impl Caller {
         let uid = peer.uid.as_raw();
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup"))
             .map_err(|why| denied(format!("the caller has gone: {why}")))?;
-        let unit =
-            cgroup_unit(&cgroup).ok_or_else(|| denied(format!("pid {pid} (uid {uid}) runs in no proxy's unit")))?;
-        let known = super::units::unit_identity(&unit)
+        let path = cgroup_path(&cgroup, hierarchy()).unwrap_or_default();
+        let stranger = || denied(format!("pid {pid} (uid {uid}) runs in no proxy's unit"));
+        let (unit, guest) = unit_of_path(path).ok_or_else(stranger)?;
+        let known = super::units::unit_identity(unit)
             .map_err(|why| denied(format!("the system manager does not know {unit}: {why:#}")))?;
-        let home = known.control_group.strip_suffix(&format!("/{unit}")).unwrap_or("/none");
-        let guest = guest_of_cgroup(&cgroup, home).ok_or_else(|| {
-            denied(format!("pid {pid} (uid {uid}) does not run where the system manager keeps {unit}"))
-        })?;
+        // A user's own systemd can run a unit of the same name, in a path of its own.
+        if known.control_group != path {
+            return Err(denied(format!("pid {pid} (uid {uid}) does not run where the system manager keeps {unit}")));
+        }
         if known.uid != Some(uid) {
             return Err(denied(format!("pid {pid} has uid {uid}, which is not the one that {unit} was given")));
         }
@@ -67,14 +70,13 @@ impl Caller {
     }
 }
 
-/// The last part of a cgroup's path, where it looks like a proxy's unit.
-fn cgroup_unit(cgroup: &str) -> Option<String> {
-    let last = cgroup
-        .lines()
-        .filter_map(|line| line.rsplit_once('/').map(|(_, last)| last))
-        .find(|last| last.starts_with("console-proxy@"))?;
-    let uuid = last.strip_prefix("console-proxy@")?.strip_suffix(".service")?;
-    uuid.parse::<Uuid>().ok().filter(|parsed| parsed.as_str() == uuid).map(|_| last.to_owned())
+/// Which hierarchy the system manager uses: v2 where that is what /sys/fs/cgroup is.
+fn hierarchy() -> Hierarchy {
+    /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+    const CGROUP2: u64 = 0x6367_7270;
+    let unified = rustix::fs::statfs("/sys/fs/cgroup")
+        .is_ok_and(|system| u64::try_from(system.f_type).is_ok_and(|magic| magic == CGROUP2));
+    if unified { Hierarchy::Unified } else { Hierarchy::Named }
 }
 
 /// Reads a request: one line, at most [`LONGEST_LINE`] bytes, all of it within `patience`.

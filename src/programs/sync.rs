@@ -136,11 +136,9 @@ fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
     let (moves, ends): (Vec<_>, Vec<_>) = plan.stop.into_iter().partition(|uuid| plan.start.contains(uuid));
     units::stop(&moves)?;
     for (uuid, text) in &plan.write {
-        let path = paths.drop_in(uuid);
-        if let Some(folder) = path.parent() {
-            files::make_folder(folder, 0o755)?;
-        }
-        files::replace(&path, text.as_bytes(), 0o644).with_context(|| format!("cannot write {}", path.display()))?;
+        // The port's drop-in last: where it is, the user's is, too.
+        write_drop_in(&paths.user_drop_in(uuid), &plan::user_drop_in(uuid))?;
+        write_drop_in(&paths.drop_in(uuid), text)?;
     }
     if plan.reload {
         units::daemon_reload()?;
@@ -153,6 +151,12 @@ fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
         units::start(&plan.start)?;
     }
     units::stop(&ends)
+}
+
+fn write_drop_in(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().context("a drop-in has a folder")?;
+    files::make_folder(folder, 0o755)?;
+    files::replace(path, text.as_bytes(), 0o644).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The folder that a guest's proxy may write: its group's, whatever user it gets next time.

@@ -55,6 +55,17 @@ pub fn drop_in(wanted: &Wanted) -> String {
     template.replace("@LISTEN@", &wanted.listen).replace("@NAME@", &unit_text(&wanted.name))
 }
 
+/// The drop-in of a guest's proxy: a user of its own.
+///
+/// Left to itself, `DynamicUser=` names the user after the unit's prefix, which all guests share
+/// (systemd, `user_from_unit_name`; seen: 252). A user's name has at most 31 characters, so it takes
+/// 28 of the UUID's 32 digits.
+#[must_use]
+pub fn user_drop_in(uuid: &Uuid) -> String {
+    let digits: String = uuid.as_str().chars().filter(|c| *c != '-').take(28).collect();
+    format!("# Written by console-proxy: each guest's proxy is a user of its own.\n[Service]\nUser=cp-{digits}\n")
+}
+
 /// A text for a unit file: no specifier, no continued line, no line of its own.
 fn unit_text(text: &str) -> String {
     printable(text).replace('%', "%%").replace('\\', "/")
@@ -121,6 +132,13 @@ mod tests {
         assert!(text.contains("\nListenStream=23000\n"), "{text}");
         assert!(text.contains("a%%n\u{fffd}ListenStream=1/"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("ListenStream=")).count(), 1);
+    }
+
+    #[test]
+    fn a_proxys_user_has_a_name_that_systemd_takes() {
+        let text = user_drop_in(&uuid(0x1234));
+        let name = text.lines().find_map(|line| line.strip_prefix("User=")).unwrap();
+        assert_eq!((name, name.len()), ("cp-0000123400004000800000000000", 31));
     }
 
     #[test]
