@@ -121,7 +121,10 @@ fn lintian_finds_no_error() {
     let found = run("lintian", &["--fail-on", "none", deb().to_str().unwrap()], true);
     let errors: Vec<_> = found.lines().filter(|line| line.starts_with("E:")).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    assert!(found.contains("W:") || found.trim().is_empty() || !found.contains("error"), "lintian itself failed: {found}");
+    assert!(
+        found.contains("W:") || found.trim().is_empty() || !found.contains("error"),
+        "lintian itself failed: {found}"
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
-mod host;
 mod hook;
+mod host;
 mod package;
 mod units;
 mod ws;

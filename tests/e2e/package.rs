@@ -1,6 +1,8 @@
 //! Installing, removing, purging.
 
-use crate::host::{Guest, exists, files_named_console_proxy, install_package, sh, state_of, systemctl, try_sh, wait_until};
+use crate::host::{
+    Guest, exists, files_named_console_proxy, install_package, sh, state_of, systemctl, try_sh, wait_until,
+};
 use std::time::Duration;
 
 /// Installs the package again at the end of a test that took it away.
@@ -14,9 +16,13 @@ impl Drop for Reinstalled {
 
 #[test]
 fn after_installation_the_host_listens_to_libvirt() {
-    for unit in
-        ["console-proxy.target", "console-proxy-sync.path", "console-proxy-wire.path", "console-proxy-broker.socket", "console-proxy-guard.service"]
-    {
+    for unit in [
+        "console-proxy.target",
+        "console-proxy-sync.path",
+        "console-proxy-wire.path",
+        "console-proxy-broker.socket",
+        "console-proxy-guard.service",
+    ] {
         assert_eq!(state_of(unit), "active", "{unit}");
         assert_eq!(systemctl(&format!("is-enabled {unit}")), "enabled", "{unit}");
     }
