@@ -182,7 +182,7 @@ fn tell(guest: &Guest, name: &str) {
     let result = if shown.is_empty() {
         files::remove(&file).map(drop)
     } else {
-        serde_json::to_vec(&shown).map_err(Into::into).and_then(|text| files::replace(&file, &text, 0o644))
+        serde_json::to_vec(&shown).map_err(Into::into).and_then(|text| files::replace(&file, &text, 0o664))
     };
     if let Err(why) = result {
         tracing::debug!("cannot write {}: {why}", file.display());

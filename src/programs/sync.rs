@@ -162,7 +162,8 @@ fn write_drop_in(path: &Path, text: &str) -> Result<()> {
 /// The folder that a guest's proxy may write: its group's, whatever user it gets next time.
 fn make_state(paths: &Paths, uuid: &Uuid) -> Result<()> {
     let folder = paths.guest_state(uuid);
-    files::make_folder(&folder, 0o2770)?;
+    // The administrator's `status` passes through to live.json; sessions are in a folder that is closed.
+    files::make_folder(&folder, 0o2771)?;
     files::give_to_group(&folder, "console-proxy")?;
     Ok(())
 }
