@@ -8,4 +8,5 @@ mod hook;
 mod host;
 mod package;
 mod units;
+mod user;
 mod ws;
