@@ -16,11 +16,11 @@ impl QemuConf {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let value = |key: &str| {
-            let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-            let found = lines
+            let lines = text.lines().rev().filter_map(|line| line.trim().split_once('='));
+            let mut found = lines
                 .filter(|(name, _)| name.trim() == key)
                 .map(|(_, value)| value.trim().trim_matches('"').to_owned());
-            found.last()
+            found.next()
         };
         let on = |key| value(key).is_some_and(|value| value == "1");
         let default_folder = value("default_tls_x509_cert_dir");

@@ -133,8 +133,7 @@ impl Backend {
             Self::Tcp(_, port) => format!("tcp-{port}"),
             Self::Unix(path) => {
                 let digest = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
-                let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("unix-{hex}")
+                format!("unix-{}", hex(&digest.as_ref()[..16]))
             }
             Self::Pty(number) => format!("pts-{number}"),
         }
@@ -160,6 +159,16 @@ impl FromStr for Backend {
             _ => Err(bad()),
         }
     }
+}
+
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+        text
+    })
 }
 
 /// The N of `/dev/pts/N`.
