@@ -5,5 +5,6 @@
 //! `docs/architecture.md`.
 
 pub mod edges;
+pub mod flow;
 pub mod programs;
 pub mod rules;

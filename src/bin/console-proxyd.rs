@@ -1,1 +1,5 @@
-fn main() {}
+//! The proxy of one guest.
+
+fn main() -> std::process::ExitCode {
+    console_proxy::programs::proxyd::main()
+}

@@ -2,13 +2,13 @@
 //! without systemd, made here.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::paths::Paths;
@@ -23,8 +23,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
-    /// A pseudo-terminal, not blocking.
-    Pty(AsyncFd<OwnedFd>),
+    /// A pseudo-terminal: its two directions, as tokio has them for any descriptor that can be polled.
+    Pty(pipe::Receiver, pipe::Sender),
 }
 
 /// Kept for as long as a session uses its backend; dropped, a terminal's lock is given back.
@@ -68,7 +68,13 @@ impl Stream {
                 Self::Tcp(stream)
             }
             Backend::Unix(_) => Self::Unix(UnixStream::from_std(descriptor.into())?),
-            Backend::Pty(_) => Self::Pty(AsyncFd::new(descriptor)?),
+            Backend::Pty(_) => {
+                let twin = descriptor.try_clone()?;
+                Self::Pty(
+                    pipe::Receiver::from_owned_fd_unchecked(descriptor)?,
+                    pipe::Sender::from_owned_fd_unchecked(twin)?,
+                )
+            }
         })
     }
 }
@@ -100,21 +106,12 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Pty(terminal) => loop {
-                let mut guard = ready!(terminal.poll_read_ready(cx))?;
-                let read = guard.try_io(|terminal| Ok(rustix::io::read(terminal, buf.initialize_unfilled())?));
-                match read {
-                    Ok(Ok(n)) => {
-                        buf.advance(n);
-                        return Poll::Ready(Ok(()));
-                    }
-                    // The other side of the pty was closed: that is how a terminal says "end".
-                    Ok(Err(why)) if why.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(Err(why)) => return Poll::Ready(Err(why)),
-                    Err(_would_block) => {}
+            Self::Pty(read, _) => match Pin::new(read).poll_read(cx, buf) {
+                // The other side was closed: that is how a terminal says "end".
+                Poll::Ready(Err(why)) if why.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    Poll::Ready(Ok(()))
                 }
+                other => other,
             },
         }
     }
@@ -125,12 +122,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Pty(terminal) => loop {
-                let mut guard = ready!(terminal.poll_write_ready(cx))?;
-                if let Ok(result) = guard.try_io(|terminal| Ok(rustix::io::write(terminal.as_fd(), bytes)?)) {
-                    return Poll::Ready(result);
-                }
-            },
+            Self::Pty(_, write) => Pin::new(write).poll_write(cx, bytes),
         }
     }
 
@@ -138,7 +130,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Pty(_) => Poll::Ready(Ok(())),
+            Self::Pty(..) => Poll::Ready(Ok(())),
         }
     }
 
@@ -146,7 +138,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Pty(_) => Poll::Ready(Ok(())),
+            Self::Pty(..) => Poll::Ready(Ok(())),
         }
     }
 }

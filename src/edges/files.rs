@@ -73,6 +73,24 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Gives a file or folder to a group, by the group's name in /etc/group; its mode stays.
+pub fn give_to_group(path: &Path, group: &str) -> Result<()> {
+    let gid = group_id(group).with_context(|| format!("there is no group {group}: `systemd-sysusers` makes it"))?;
+    let mode = fs::metadata(path)?.permissions();
+    std::os::unix::fs::chown(path, None, Some(gid))
+        .with_context(|| format!("cannot give {} to group {group}", path.display()))?;
+    // A change of owner takes the set-group-ID bit away.
+    fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
 /// Drops a note: an empty file whose name says which guest to look at.
 pub fn leave_note(folder: &Path, name: &str) -> io::Result<()> {
     make_folder(folder, 0o700)?;

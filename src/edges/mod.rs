@@ -2,14 +2,22 @@
 
 pub mod backends;
 pub mod broker;
+pub mod broker_server;
 pub mod claims;
 pub mod files;
+pub mod host;
+pub mod http;
 pub mod issuers;
 pub mod journal;
+pub mod keys;
+pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
 pub mod sessions;
 pub mod slots;
+pub mod systemd;
 pub mod terminal;
 pub mod tls;
+pub mod units;
+pub mod websocket;

@@ -134,6 +134,12 @@ impl Paths {
         self.at(&format!("run/systemd/system/console-proxy@{uuid}.socket.d/50-listen.conf"))
     }
 
+    /// The drop-in with the user of a guest's proxy.
+    #[must_use]
+    pub fn user_drop_in(&self, uuid: &Uuid) -> PathBuf {
+        self.at(&format!("run/systemd/system/console-proxy@{uuid}.service.d/50-user.conf"))
+    }
+
     /// The folder of all drop-ins.
     #[must_use]
     pub fn units(&self) -> PathBuf {

@@ -13,6 +13,12 @@ pub fn holder(port: u16) -> Option<String> {
     }
 }
 
+/// Whether something listens on a port, by the kernel's tables: nothing is bound for it.
+#[must_use]
+pub fn is_listened_to(port: u16) -> bool {
+    listening_inode(port).is_some()
+}
+
 fn name_holder(port: u16) -> String {
     let nobody = || format!("a program that cannot be named (`ss -ltnp sport = :{port}` may)");
     let Some(inode) = listening_inode(port) else { return nobody() };

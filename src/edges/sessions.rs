@@ -55,7 +55,8 @@ impl Store {
     /// Keeps a new session; returns its cookie's value, 32 random bytes. `is_alive` clears out those
     /// that have ended.
     pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<String, NoSession> {
-        files::make_folder(&self.folder, 0o700)?;
+        // For the group: the next proxy of this guest may have another user.
+        files::make_folder(&self.folder, 0o2770)?;
         let mut alive = 0;
         for (id, old) in self.all() {
             if old.jti == session.jti && old.iss == session.iss {
@@ -98,7 +99,7 @@ impl Store {
     }
 
     fn write(&self, id: &Id, session: &Session) -> io::Result<()> {
-        files::replace(&self.folder.join(&id.0), &serde_json::to_vec(session)?, 0o600)
+        files::replace(&self.folder.join(&id.0), &serde_json::to_vec(session)?, 0o660)
     }
 
     fn all(&self) -> Vec<(Id, Session)> {

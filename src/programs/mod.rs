@@ -1,3 +1,11 @@
 //! What each program does, on one screen.
 
+pub mod broker;
+pub mod cli;
 pub mod hook;
+pub mod keys;
+pub mod lookup;
+pub mod proxyd;
+pub mod show;
+pub mod sync;
+pub mod ticket;

@@ -82,23 +82,37 @@ impl Refusal {
     }
 }
 
-/// The guest whose proxy runs in a cgroup, from the text of `/proc/PID/cgroup`.
-///
-/// The whole path counts: a user's own systemd can run a unit of the same name, in a path of its own.
-/// `home` is the path of the proxies' slice as the system manager says it.
+/// The hierarchy of cgroups that the system manager keeps its units in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// cgroup v2, the line `0::/PATH`.
+    Unified,
+    /// systemd's own of cgroup v1, the line `N:name=systemd:/PATH`.
+    Named,
+}
+
+/// A process' path in that hierarchy, from the text of `/proc/PID/cgroup`.
 #[must_use]
-pub fn guest_of_cgroup(cgroup: &str, home: &str) -> Option<Uuid> {
-    let path = cgroup.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
+pub fn cgroup_path(cgroup: &str, hierarchy: Hierarchy) -> Option<&str> {
+    cgroup.lines().find_map(|line| {
+        let (number, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        matches!(controllers, "" | "name=systemd").then_some(path)
-    });
-    // On a host with both hierarchies systemd's own is the one that it keeps.
-    let named = cgroup.lines().find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path));
-    let unit = named.or(path)?.strip_prefix(home)?.strip_prefix('/')?;
+        let this = match hierarchy {
+            Hierarchy::Unified => number == "0" && controllers.is_empty(),
+            Hierarchy::Named => controllers == "name=systemd",
+        };
+        this.then_some(path)
+    })
+}
+
+/// The unit that a path's last part names, where that is a guest's proxy.
+#[must_use]
+pub fn unit_of_path(path: &str) -> Option<(&str, Uuid)> {
+    let (_, unit) = path.rsplit_once('/')?;
     let uuid = unit.strip_prefix("console-proxy@")?.strip_suffix(".service")?;
     // Only the canonical spelling: another one would be another unit.
-    uuid.parse().ok().filter(|parsed: &Uuid| parsed.as_str() == uuid)
+    let parsed = uuid.parse().ok().filter(|parsed: &Uuid| parsed.as_str() == uuid)?;
+    Some((unit, parsed))
 }
 
 /// The text of a UUCP lock file: the holder's pid in ten columns and a newline.
@@ -117,31 +131,32 @@ pub fn lock_holder(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const HOME: &str = "/system.slice/system-console\\x2dproxy.slice";
     const UUID: &str = "b50bdc9f-490b-4b9b-8641-7573c0eba77c";
 
     #[test]
-    fn only_the_system_managers_own_unit_is_a_guests_proxy() {
-        let unit = format!("{HOME}/console-proxy@{UUID}.service");
-        let of = |path: &str| guest_of_cgroup(&format!("0::{path}\n"), HOME).map(|uuid| uuid.to_string());
-        assert_eq!(of(&unit).as_deref(), Some(UUID));
-        for path in [
-            format!("/user.slice/user-1000.slice/user@1000.service/app.slice/console-proxy@{UUID}.service"),
-            format!("/user.slice/user-1000.slice/user@1000.service{unit}"),
-            format!("{unit}/sub"),
-            format!("{HOME}/x/console-proxy@{UUID}.service"),
-            format!("{HOME}/console-proxy@{}.service", UUID.to_uppercase()),
-            format!("{HOME}/console-proxy@{UUID}.socket"),
-            format!("{HOME}x/console-proxy@{UUID}.service"),
+    fn the_path_is_read_from_the_hierarchy_that_systemd_uses_and_no_other() {
+        let hybrid = "9:name=systemd:/a\n4:memory:/m\n0::/b\n";
+        assert_eq!(cgroup_path(hybrid, Hierarchy::Named), Some("/a"));
+        assert_eq!(cgroup_path(hybrid, Hierarchy::Unified), Some("/b"));
+        assert_eq!(cgroup_path("0::/x:y\n", Hierarchy::Unified), Some("/x:y"));
+        assert_eq!(cgroup_path("0::/b\n", Hierarchy::Named), None);
+    }
+
+    #[test]
+    fn only_a_canonical_uuid_names_a_guests_proxy() {
+        let unit = format!("console-proxy@{UUID}.service");
+        let path = format!("/system.slice/system-console\\x2dproxy.slice/{unit}");
+        assert_eq!(unit_of_path(&path), Some((unit.as_str(), UUID.parse().unwrap())));
+        for other in [
+            format!("{path}/sub"),
+            format!("/x/console-proxy@{}.service", UUID.to_uppercase()),
+            format!("/x/console-proxy@{UUID}.socket"),
+            format!("/x/console-proxy@{UUID}x.service"),
+            unit,
             "/".to_owned(),
-            String::new(),
         ] {
-            assert_eq!(of(&path), None, "{path}");
+            assert_eq!(unit_of_path(&other), None, "{other}");
         }
-        let hybrid = format!("9:name=systemd:{unit}\n4:memory:/\n0::/\n");
-        assert_eq!(guest_of_cgroup(&hybrid, HOME).unwrap().as_str(), UUID);
-        let lying = format!("9:name=systemd:/user.slice\n0::{unit}\n");
-        assert_eq!(guest_of_cgroup(&lying, HOME), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod domain;
 pub mod frame;
 pub mod guest;
 pub mod hook;
+pub mod plan;
 pub mod ports;
 pub mod qemu_conf;
 pub mod reach;

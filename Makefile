@@ -1,0 +1,60 @@
+# `make demo` to try it, `make test` to check it; both on Debian 12 as root, installing what they need.
+# The two packages come from one list of files, in Cargo.toml; `make install DESTDIR=` copies the same.
+CARGO ?= cargo
+DESTDIR ?=
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+RELEASE = $(CARGO_TARGET_DIR)/release
+DEB = $(CARGO_TARGET_DIR)/debian/console-proxy.deb
+RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy.rpm
+# Which end-to-end tests: make e2e TESTS='hook units'
+TESTS ?=
+
+.PHONY: help demo test e2e unit deb rpm binaries install needs clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo               a scratch host with two guests, until Ctrl-C
+demo: needs deb
+	@tests/host/demo.sh $(DEB)
+
+## make test               all tests, end-to-end ones included
+test: needs deb rpm unit e2e
+
+unit:
+	@echo "test: unit and integration tests"
+	@$(CARGO) test --quiet
+
+## make e2e [TESTS=NAME]   the end-to-end tests alone, in a scratch host
+e2e: needs deb rpm
+	@echo "test: the packages"
+	@$(CARGO) test --quiet --features e2e --test packages
+	@tests/host/e2e.sh $(DEB) $(TESTS)
+
+## make deb                the Debian package, in target/debian
+deb: binaries
+	@echo "deb: packing $(notdir $(DEB))"
+	@$(CARGO) deb --quiet --no-build --output $(DEB)
+
+## make rpm                the RPM package, in target/generate-rpm
+rpm: binaries
+	@echo "rpm: packing $(notdir $(RPM))"
+	@mkdir -p $(dir $(RPM))
+	@packaging/files.sh rpm > $(CARGO_TARGET_DIR)/rpm-files.toml
+	@$(CARGO) generate-rpm --metadata-overwrite=$(CARGO_TARGET_DIR)/rpm-files.toml --output $(RPM)
+
+binaries:
+	@tests/host/install-needs.sh build
+	@echo "build: release binaries (some minutes at first)"
+	@$(CARGO) build --quiet --release --bins
+
+## make install DESTDIR=   the same files, under DESTDIR
+install:
+	@test -x $(RELEASE)/console-proxyd || { echo "install: run make binaries first" >&2; exit 1; }
+	@BIN_DIR=$(RELEASE) packaging/files.sh install "$(DESTDIR)/"
+
+needs:
+	@tests/host/install-needs.sh
+
+clean:
+	$(CARGO) clean

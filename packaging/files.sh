@@ -1,0 +1,41 @@
+#!/bin/sh
+# The list of installed files, [package.metadata.deb] assets in Cargo.toml, for those who cannot read it there:
+#   files.sh list          MODE SOURCE DESTINATION, a file a line
+#   files.sh rpm           the same as TOML for cargo-generate-rpm's --metadata-overwrite=
+#   files.sh install ROOT  copies them under ROOT; binaries from ${BIN_DIR:-target/release}
+set -eu
+cd "$(dirname "$0")/.."
+
+list() {
+	awk -F'"' '
+		/^\[/ { here = ($0 == "[package.metadata.deb]") }
+		here && /^assets = \[/ { inside = 1; next }
+		/^\]/ { inside = 0 }
+		inside && NF == 7 { print $6, $2, $4; next }
+		inside && NF { print "files.sh: not one entry a line: " $0 > "/dev/stderr"; exit 1 }
+	' Cargo.toml
+}
+
+case ${1:?list, rpm or install} in
+list) list ;;
+rpm)
+	echo 'assets = ['
+	list | while read -r mode source dest; do
+		extra=
+		case $dest in
+		# No SELinux policy lets libvirt run it yet: beside the other files, to be put there by hand.
+		etc/libvirt/hooks/*) dest=usr/share/console-proxy/libvirt-hook ;;
+		etc/*) extra=', config = "noreplace"' ;;
+		usr/share/doc/console-proxy/*) extra=', doc = true' ;;
+		esac
+		echo "    { source = \"$source\", dest = \"/$dest\", mode = \"$mode\"$extra },"
+	done
+	echo ']'
+	;;
+install)
+	list | while read -r mode source dest; do
+		case $source in target/release/*) source=${BIN_DIR:-target/release}/${source#target/release/} ;; esac
+		install -D -m "$mode" "$source" "${2:?ROOT}/$dest"
+	done
+	;;
+esac

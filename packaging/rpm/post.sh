@@ -1,0 +1,26 @@
+# After unpacking ($1: how many versions of the package are installed now). Keys and certificates are made by
+# console-proxy-keys.service on the running host: images built from this package must not share them.
+systemd-sysusers console-proxy.conf || :
+systemd-tmpfiles --create console-proxy.conf || :
+if [ "$1" -eq 1 ]; then
+	systemctl --no-reload enable console-proxy.target console-proxy-sync.path console-proxy-sync.service \
+		console-proxy-wire.path console-proxy-wire.service console-proxy-broker.socket \
+		console-proxy-guard.service console-proxy-keys.timer >/dev/null 2>&1 || :
+	echo "console-proxy: there is no SELinux policy for the hook yet, so it was not put where libvirt runs it."
+	echo "console-proxy: where SELinux is off or permissive, enable it with"
+	echo "    install -D -m 755 /usr/share/console-proxy/libvirt-hook /etc/libvirt/hooks/qemu.d/console-proxy"
+	echo "    systemctl reload virtqemud    # or libvirtd, whichever runs"
+fi
+# An image build or a chroot ends here: no service manager, nothing running.
+[ -d /run/systemd/system ] || exit 0
+systemctl daemon-reload || :
+systemctl start console-proxy-guard.service console-proxy-keys.service || :
+for daemon in libvirtd virtqemud; do
+	if systemctl is-active --quiet "$daemon.service"; then systemctl reload "$daemon.service" || :; fi
+done
+systemctl start console-proxy.target console-proxy-broker.socket console-proxy-keys.timer || :
+systemctl restart console-proxy-sync.path console-proxy-wire.path || :
+systemctl try-restart console-proxy-broker.service || :
+timeout 300 console-proxy wire --all || echo "console-proxy: some guests were not wired; see: console-proxy doctor" >&2
+timeout 300 console-proxy publish --all || echo "console-proxy: some guests were not published; see: console-proxy doctor" >&2
+exit 0

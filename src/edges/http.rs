@@ -1,0 +1,208 @@
+//! HTTP/1.1 with browsers and with QEMU: the one module that knows hyper.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{Empty, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::backends::Stream;
+use super::tls::{FromClient, ToBackend};
+
+/// The most bytes that a request's head may have; hyper answers 431 beyond.
+const LARGEST_HEAD: usize = 32 << 10;
+
+/// A connection from a browser, whatever it runs over.
+#[derive(Debug)]
+pub enum Client {
+    /// Plain, by hand or on the way to a redirect.
+    Plain(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// As it should be.
+    Tls(Box<FromClient>),
+}
+
+/// A connection to QEMU's own websocket.
+#[derive(Debug)]
+pub enum Native {
+    /// Plain, on loopback.
+    Plain(Stream),
+    /// With `vnc_tls=1`.
+    Tls(Box<ToBackend>),
+}
+
+macro_rules! delegate {
+    ($type:ty, $($variant:ident),+) => {
+        impl AsyncRead for $type {
+            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(stream) => Pin::new(stream).poll_read(cx, buf)),+ }
+            }
+        }
+        impl AsyncWrite for $type {
+            fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+                match self.get_mut() { $(Self::$variant(stream) => Pin::new(stream).poll_write(cx, bytes)),+ }
+            }
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(stream) => Pin::new(stream).poll_flush(cx)),+ }
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(stream) => Pin::new(stream).poll_shutdown(cx)),+ }
+            }
+        }
+    };
+}
+delegate!(Client, Plain, Unix, Tls);
+delegate!(Native, Plain, Tls);
+
+/// A request, without its body: nothing here reads one.
+#[derive(Debug)]
+pub struct Asked {
+    /// `GET`, `POST`, ...
+    pub method: String,
+    /// The target's path, as sent.
+    pub path: String,
+    /// The target's query, as sent, without `?`.
+    pub query: String,
+    headers: HeaderMap,
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Asked {
+    /// A header that may stand once, as text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).next()
+    }
+
+    /// All values of a header that are text.
+    pub fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    }
+
+    /// How often a header stands there.
+    #[must_use]
+    pub fn count(&self, name: &str) -> usize {
+        self.headers.get_all(name).into_iter().count()
+    }
+
+    /// The right to the connection after a 101.
+    pub fn take_upgrade(&mut self) -> Option<Upgrade> {
+        self.upgrade.take().map(Upgrade)
+    }
+}
+
+/// An answer.
+#[derive(Debug, Default, Clone)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// Header names are constants of ours.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The connection after a 101.
+#[derive(Debug)]
+pub struct Upgrade(OnUpgrade);
+
+impl Upgrade {
+    /// Waits until the 101 has gone out; the bytes are what the client sent early.
+    pub async fn finish(self) -> io::Result<(Client, Bytes)> {
+        let upgraded = self.0.await.map_err(io::Error::other)?;
+        let parts = upgraded
+            .downcast::<TokioIo<Client>>()
+            .map_err(|_| io::Error::other("the connection is of another kind"))?;
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// Serves one connection until it ends or is upgraded. `patience` is for each request's head.
+pub async fn serve<F, A>(client: Client, patience: Duration, handler: F) -> Result<(), hyper::Error>
+where
+    F: Fn(Asked) -> A,
+    A: Future<Output = Reply>,
+{
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let answering = handler(asked(request));
+        async { Ok::<_, Infallible>(response(answering.await)) }
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(client), service)
+        .with_upgrades()
+        .await
+}
+
+fn asked(mut request: hyper::Request<Incoming>) -> Asked {
+    let upgrade = request.headers().contains_key(hyper::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let (parts, _body) = request.into_parts();
+    // Origin form alone: an absolute target would name another host than the Host header.
+    let origin_form = parts.uri.authority().is_none();
+    Asked {
+        method: parts.method.as_str().to_owned(),
+        path: if origin_form { parts.uri.path().to_owned() } else { String::new() },
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        upgrade,
+    }
+}
+
+fn response(reply: Reply) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::new(reply.body));
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// Asks QEMU or spice-server for a websocket. Nothing of the client's request goes along; the
+/// request is small enough for spice-server, which reads it in one go (FACTS: at most 4,095 bytes).
+pub async fn upgrade_backend(native: Native, host: &str) -> io::Result<(Native, Bytes)> {
+    use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+    let key = generate_key();
+    let request = hyper::Request::builder()
+        .uri("/")
+        .header("Host", host)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", &key)
+        .header("Sec-WebSocket-Protocol", "binary")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(native)).await.map_err(io::Error::other)?;
+    let connection = tokio::task::spawn_local(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    if response.status() != hyper::StatusCode::SWITCHING_PROTOCOLS {
+        return Err(io::Error::other(format!("the backend answered {} instead of a websocket", response.status())));
+    }
+    let accept = response.headers().get("sec-websocket-accept").and_then(|value| value.to_str().ok());
+    if accept != Some(derive_accept_key(key.as_bytes()).as_str()) {
+        return Err(io::Error::other("the backend's websocket answer has a wrong key"));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;
+    let parts =
+        upgraded.downcast::<TokioIo<Native>>().map_err(|_| io::Error::other("the connection is of another kind"))?;
+    drop(connection);
+    Ok((parts.io.into_inner(), parts.read_buf))
+}

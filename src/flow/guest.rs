@@ -1,0 +1,155 @@
+//! One guest as its proxy knows it: the route, the configuration, the certificate, the issuers, the
+//! sessions. Files that change are read again when the next client asks.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use super::live::Live;
+use crate::edges::backends::{self, Lease, Stream};
+use crate::edges::paths::Paths;
+use crate::edges::publish::now;
+use crate::edges::sessions::{Id, Store};
+use crate::edges::{broker, files, issuers, tls};
+use crate::rules::broker::{Part, Refusal};
+use crate::rules::config::Config;
+use crate::rules::guest::Uuid;
+use crate::rules::request::OriginVerdict;
+use crate::rules::route::{Auth, Backend, Route, Way};
+use crate::rules::session::Session;
+use crate::rules::ticket::{self, BadTicket, Claims};
+
+/// How backends are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// By the broker: under systemd.
+    Broker,
+    /// From here: by hand.
+    Direct,
+}
+
+/// A guest and everything that its proxy needs.
+#[derive(Debug)]
+pub struct Guest {
+    /// Where things are.
+    pub paths: Paths,
+    /// The route's file.
+    pub route_file: PathBuf,
+    /// The configuration, as of the start.
+    pub config: Config,
+    /// Who is connected.
+    pub live: Rc<Live>,
+    /// The sessions on disk.
+    pub store: Store,
+    opener: Opener,
+    tls: RefCell<Option<tls::Server>>,
+    issuers: RefCell<issuers::Folder>,
+}
+
+impl Guest {
+    /// Puts a guest together. `tls` is absent where plain connections are served by hand.
+    #[must_use]
+    pub fn new(paths: Paths, route_file: PathBuf, config: Config, tls: Option<tls::Server>, opener: Opener) -> Self {
+        let issuers = issuers::Folder::load(&paths.issuers());
+        let store = Store::new(&route_file.with_file_name("state"));
+        Self {
+            paths,
+            route_file,
+            config,
+            live: Rc::default(),
+            store,
+            opener,
+            tls: RefCell::new(tls),
+            issuers: RefCell::new(issuers),
+        }
+    }
+
+    /// The route as it is now; an error where the guest is not published (any more).
+    pub fn route(&self) -> Result<Route> {
+        let file = &self.route_file;
+        let text = files::read(file, 1 << 20).with_context(|| format!("cannot read {}", file.display()))?;
+        let Some(text) = text else { bail!("the guest has no route: it is not running, or not published") };
+        let route = Route::parse(&text).with_context(|| file.display().to_string())?;
+        if route.auth == Auth::None && self.opener == Opener::Broker {
+            bail!("{}: auth = \"none\" counts in a hand-written route alone", file.display());
+        }
+        Ok(route)
+    }
+
+    /// Whether the guest has stopped: its route was withdrawn.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        !self.route_file.exists()
+    }
+
+    /// The certificate for a new connection; `None` where plain connections are served.
+    pub fn tls(&self) -> Option<Arc<tokio_rustls::rustls::ServerConfig>> {
+        let mut tls = self.tls.borrow_mut();
+        let server = tls.as_mut()?;
+        if let Err(why) = server.refresh() {
+            tracing::error!("the certificate has changed and is not usable, the old one stays in force: {why:#}");
+        }
+        Some(server.config())
+    }
+
+    /// `https`, or `http` where plain connections are served.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.borrow().is_some() { "https" } else { "http" }
+    }
+
+    /// Checks a ticket for this guest.
+    pub fn check_ticket(&self, token: &str, uuid: &Uuid) -> Result<Claims, BadTicket> {
+        ticket::check(token, self.issuers.borrow_mut().refresh(), uuid, now())
+    }
+
+    /// Judges an Origin by the configuration, and by what the ticket's issuer lists.
+    #[must_use]
+    pub fn origin(&self, header: Option<&str>, host: Option<&str>, issuer: Option<&str>) -> OriginVerdict {
+        let mut issuers = self.issuers.borrow_mut();
+        let of_issuer = issuer
+            .and_then(|name| issuers.refresh().get(name))
+            .map(|issuer| issuer.origins.as_slice())
+            .unwrap_or_default();
+        let listed = self.config.access.origins.iter().chain(of_issuer).map(String::as_str);
+        crate::rules::request::origin(header, self.scheme(), host, listed)
+    }
+
+    /// Whether the session with that name still counts.
+    #[must_use]
+    pub fn is_alive(&self, id: &Id, session: &Session) -> bool {
+        let in_use = self.live.all().iter().any(|entry| entry.viewer == viewer_of(id));
+        session.is_alive(now(), self.config.access.session_idle.as_secs(), in_use)
+    }
+
+    /// Opens a console's backend.
+    pub async fn open(&self, route: &Route, way: &Way, part: Part) -> Result<(Stream, Lease), Refusal> {
+        let backend = self.backend(way, part)?;
+        let patience = self.config.proxy.connect_timeout;
+        match self.opener {
+            Opener::Direct => backends::connect(&self.paths, backend, patience).await,
+            Opener::Broker => {
+                broker::open(&self.paths.broker_socket(), &route.uuid, way.console, part, backend, patience).await
+            }
+        }
+    }
+
+    fn backend<'w>(&self, way: &'w Way, part: Part) -> Result<&'w Backend, Refusal> {
+        let backend = match part {
+            Part::Raw => way.raw.as_ref(),
+            Part::Websocket => way.websocket.as_ref(),
+        };
+        backend.ok_or_else(|| {
+            Refusal::new(crate::rules::broker::Kind::Unknown, format!("{} has no such backend", way.console))
+        })
+    }
+}
+
+/// How a session's sockets are recognised in the table of live sessions.
+#[must_use]
+pub fn viewer_of(id: &Id) -> String {
+    format!("session {id:?}")
+}

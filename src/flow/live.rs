@@ -1,0 +1,305 @@
+//! Who is connected: the table of live sessions, and its text for `systemctl status` and `status`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+
+use crate::rules::close::End;
+use crate::rules::guest::{Console, printable};
+use crate::rules::route::Reached;
+use crate::rules::ticket::Mode;
+
+/// One session.
+#[derive(Debug)]
+pub struct Entry {
+    /// Which console.
+    pub console: Console,
+    /// How it is reached.
+    pub reached: Reached,
+    /// Look on, or type.
+    pub mode: Mode,
+    /// The person; any text.
+    pub person: String,
+    /// The ticket or session that let them in: sockets of one client share it.
+    pub viewer: String,
+    /// The client's address.
+    pub from: String,
+    /// Seconds since 1970.
+    pub since: u64,
+    /// Bytes to the client.
+    pub out: Cell<u64>,
+    /// Bytes from the client.
+    pub input: Cell<u64>,
+    /// Bytes that a slow client did not get.
+    pub dropped: Cell<u64>,
+    end: watch::Sender<Option<End>>,
+}
+
+/// What `console-proxy status` reads of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Shown {
+    /// Which console.
+    pub console: Console,
+    /// How it is reached.
+    pub reached: Reached,
+    /// Look on, or type.
+    pub mode: Mode,
+    /// The person.
+    pub person: String,
+    /// The client's address.
+    pub from: String,
+    /// Seconds since 1970.
+    pub since: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes that a slow client did not get.
+    pub bytes_dropped: u64,
+}
+
+/// What a new entry begins with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Which console.
+    pub console: Console,
+    /// How it is reached.
+    pub reached: Reached,
+    /// Look on, or type.
+    pub mode: Mode,
+    /// The person.
+    pub person: String,
+    /// The ticket or session.
+    pub viewer: String,
+    /// The client's address.
+    pub from: String,
+    /// Seconds since 1970.
+    pub since: u64,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Live {
+    entries: RefCell<Vec<Rc<Entry>>>,
+    connections: Cell<usize>,
+    changed: Notify,
+}
+
+/// A place in the table; dropped, it is free again.
+#[derive(Debug)]
+pub struct Seat {
+    /// The session's entry.
+    pub entry: Rc<Entry>,
+    live: Rc<Live>,
+}
+
+/// A TCP connection that is counted; sessions keep theirs.
+#[derive(Debug)]
+pub struct Connection(Rc<Live>);
+
+impl Live {
+    /// Counts one more connection.
+    #[must_use]
+    pub fn connect(self: &Rc<Self>) -> Connection {
+        self.connections.set(self.connections.get() + 1);
+        Connection(self.clone())
+    }
+
+    /// Open connections, sessions or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Enters a session.
+    #[must_use]
+    pub fn enter(self: &Rc<Self>, opening: Opening) -> Seat {
+        let Opening { console, reached, mode, person, viewer, from, since } = opening;
+        let entry = Rc::new(Entry {
+            console,
+            reached,
+            mode,
+            person,
+            viewer,
+            from,
+            since,
+            out: Cell::default(),
+            input: Cell::default(),
+            dropped: Cell::default(),
+            end: watch::Sender::new(None),
+        });
+        self.entries.borrow_mut().push(entry.clone());
+        self.changed.notify_waiters();
+        Seat { entry, live: self.clone() }
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub fn all(&self) -> Vec<Rc<Entry>> {
+        self.entries.borrow().clone()
+    }
+
+    /// The sessions on one console.
+    #[must_use]
+    pub fn on(&self, console: Console) -> Vec<Rc<Entry>> {
+        self.entries.borrow().iter().filter(|entry| entry.console == console).cloned().collect()
+    }
+
+    /// Ends every session.
+    pub fn end_all(&self, end: &End) {
+        for entry in self.all() {
+            entry.end(end.clone());
+        }
+    }
+
+    /// Returns when a session or a connection has come or gone.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// For `console-proxy status`.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Shown> {
+        let entries = self.entries.borrow();
+        let shown = entries.iter().map(|entry| Shown {
+            console: entry.console,
+            reached: entry.reached,
+            mode: entry.mode,
+            person: entry.person.clone(),
+            from: entry.from.clone(),
+            since: entry.since,
+            bytes_out: entry.out.get(),
+            bytes_in: entry.input.get(),
+            bytes_dropped: entry.dropped.get(),
+        });
+        shown.collect()
+    }
+
+    /// One line for `systemctl status`: who is on which console and how much went through.
+    #[must_use]
+    pub fn line(&self, guest: &str) -> String {
+        let sessions = self.shown();
+        let guest = printable(guest);
+        if sessions.is_empty() {
+            return format!("{guest}: nobody is connected");
+        }
+        let one = |s: &Shown| {
+            let mode = if s.mode == Mode::View { ", view only" } else { "" };
+            let (person, from) = (printable(&s.person), printable(&s.from));
+            format!(
+                "{person} from {from} on {} ({}{mode}, {} out, {} in)",
+                s.console,
+                s.reached,
+                size(s.bytes_out),
+                size(s.bytes_in)
+            )
+        };
+        let mut line = format!("{guest}: {}", sessions.iter().map(one).collect::<Vec<_>>().join("; "));
+        // PID 1 takes long texts, but nobody reads them.
+        if line.len() > 1000 {
+            let cut = (0..=1000).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0);
+            line.truncate(cut);
+            line.push_str(" ...");
+        }
+        line
+    }
+}
+
+impl Entry {
+    /// Ends the session; the first reason counts.
+    pub fn end(&self, end: End) {
+        self.end.send_if_modified(|slot| {
+            let first = slot.is_none();
+            if first {
+                *slot = Some(end);
+            }
+            first
+        });
+    }
+
+    /// Returns when [`Self::end`] was called.
+    pub async fn ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        let found = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        match found {
+            Some(end) => end,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.live.entries.borrow_mut().retain(|entry| !Rc::ptr_eq(entry, &self.entry));
+        self.live.changed.notify_waiters();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// A number of bytes for people.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening(person: &str) -> Opening {
+        Opening {
+            console: Console::Vnc,
+            reached: Reached::Bridged,
+            mode: Mode::Control,
+            person: person.into(),
+            viewer: "j".into(),
+            from: "192.0.2.1".into(),
+            since: 0,
+        }
+    }
+
+    #[test]
+    fn the_status_line_says_who_is_on_what_and_stays_one_line() {
+        let live = Rc::new(Live::default());
+        assert_eq!(live.line("g\n1"), "g\u{fffd}1: nobody is connected");
+        let seat = live.enter(opening("ann\nSTATUS=x"));
+        seat.entry.out.set(2048);
+        assert_eq!(live.line("g1"), "g1: ann\u{fffd}STATUS=x from 192.0.2.1 on vnc (bridged, 2.0 KiB out, 0 B in)");
+        drop(seat);
+        assert_eq!(live.line("g1"), "g1: nobody is connected");
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_for_an_end_counts() {
+        let live = Rc::new(Live::default());
+        let seat = live.enter(opening("ann"));
+        live.end_all(&End::GuestStopped);
+        live.end_all(&End::ProxyStops);
+        assert_eq!(seat.entry.ended().await, End::GuestStopped);
+    }
+
+    #[test]
+    fn connections_are_counted_for_as_long_as_they_live() {
+        let live = Rc::new(Live::default());
+        let (a, b) = (live.connect(), live.connect());
+        assert_eq!(live.connections(), 2);
+        drop(a);
+        drop(b);
+        assert_eq!(live.connections(), 0);
+    }
+}

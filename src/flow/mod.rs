@@ -1,0 +1,10 @@
+//! Connections and sessions: what happens between an accepted socket and a guest's console.
+
+pub mod control;
+pub mod display;
+pub mod entry;
+pub mod forward;
+pub mod guest;
+pub mod live;
+pub mod serial;
+pub mod server;

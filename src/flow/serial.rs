@@ -1,0 +1,198 @@
+//! A text console for one client. Its backend is always read, whatever the client does: held and
+//! unread it would freeze the guest's kernel at its next message. What the client is too slow for is
+//! dropped, oldest first, and the gap is shown.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Mutex, Notify};
+
+use super::control::Control;
+use crate::edges::websocket::{Incoming, Receiver, Sender};
+use crate::rules::close::End;
+use crate::rules::ticket::Mode;
+
+/// The most bytes of one frame.
+const CHUNK: usize = 16 << 10;
+/// Input that waits for a guest that does not read; beyond it the client waits.
+const INPUT: usize = 64 << 10;
+
+/// Output that waits for the client: bounded, the oldest goes first.
+#[derive(Debug)]
+pub struct Outbox {
+    bytes: VecDeque<u8>,
+    limit: usize,
+    dropped: u64,
+}
+
+impl Outbox {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: VecDeque::new(), limit, dropped: 0 }
+    }
+
+    /// Adds output; returns how many bytes had to go for it.
+    pub fn push(&mut self, bytes: &[u8]) -> u64 {
+        let over = (self.bytes.len() + bytes.len()).saturating_sub(self.limit);
+        let old = over.min(self.bytes.len());
+        self.bytes.drain(..old);
+        self.bytes.extend(&bytes[over - old..]);
+        self.dropped += over as u64;
+        over as u64
+    }
+
+    /// The next frame's payload, with a notice before it where output is missing.
+    pub fn take(&mut self, most: usize) -> Option<Bytes> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let mut payload = Vec::with_capacity(most.min(self.bytes.len()) + 64);
+        if self.dropped > 0 {
+            let notice = format!("\r\n[console-proxy: {} bytes were dropped here]\r\n", self.dropped);
+            payload.extend(notice.as_bytes());
+            self.dropped = 0;
+        }
+        let n = most.min(self.bytes.len());
+        payload.extend(self.bytes.drain(..n));
+        Some(payload.into())
+    }
+}
+
+/// Runs until either side ends.
+pub async fn run(
+    sender: &mut Sender,
+    receiver: &mut Receiver,
+    backend: impl AsyncRead + AsyncWrite,
+    control: &Control,
+    buffer: usize,
+) -> End {
+    let (mut from_backend, mut to_backend) = tokio::io::split(backend);
+    let outbox = RefCell::new(Outbox::new(buffer));
+    let arrived = Notify::new();
+    let sender = Mutex::new(sender);
+    let (input, mut typed) = tokio::sync::mpsc::channel::<Bytes>(INPUT / 64);
+    let read = async {
+        let mut bytes = vec![0; CHUNK];
+        loop {
+            match from_backend.read(&mut bytes).await {
+                Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
+                Ok(n) => {
+                    let dropped = outbox.borrow_mut().push(&bytes[..n]);
+                    control.entry.dropped.set(control.entry.dropped.get() + dropped);
+                    arrived.notify_one();
+                }
+                Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
+            }
+        }
+    };
+    let write = async {
+        loop {
+            let payload = outbox.borrow_mut().take(CHUNK);
+            let Some(payload) = payload else {
+                arrived.notified().await;
+                continue;
+            };
+            let n = payload.len();
+            if let Err(end) = sender.lock().await.send(payload).await {
+                return end;
+            }
+            control.sent(n);
+        }
+    };
+    let receive = async {
+        loop {
+            let bytes = match receiver.next().await {
+                Ok(Incoming::Data(bytes)) => bytes,
+                Ok(Incoming::Alive) => Bytes::new(),
+                Err(end) => return end,
+            };
+            control.pulse.alive();
+            // View-only is enforced here, not by the page.
+            if control.entry.mode == Mode::Control && !bytes.is_empty() {
+                control.received(bytes.len());
+                if input.send(bytes).await.is_err() {
+                    return End::BackendGone("the guest closed the console".to_owned());
+                }
+            }
+        }
+    };
+    let type_in = async {
+        while let Some(bytes) = typed.recv().await {
+            if let Err(why) = to_backend.write_all(&bytes).await {
+                return End::BackendGone(format!("the guest's console failed: {why}"));
+            }
+        }
+        std::future::pending().await
+    };
+    let pings = async {
+        loop {
+            control.pulse.due().await;
+            if let Ok(mut sender) = sender.try_lock()
+                && let Err(end) = sender.ping().await
+            {
+                return end;
+            }
+        }
+    };
+    let end = tokio::select! {
+        end = read => end,
+        end = write => end,
+        end = receive => end,
+        end = type_in => end,
+        end = pings => end,
+        end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
+        end = control.ended() => end,
+    };
+    // The last words of a guest that stops are often the ones that matter.
+    let mut outbox = outbox.into_inner();
+    let sender = sender.into_inner();
+    if matches!(end, End::BackendGone(_)) {
+        while let Some(payload) = outbox.take(CHUNK) {
+            let n = payload.len();
+            match tokio::time::timeout(std::time::Duration::from_secs(1), sender.send(payload)).await {
+                Ok(Ok(())) => control.sent(n),
+                _ => break,
+            }
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_oldest_goes_first_and_the_gap_is_said_once() {
+        let mut outbox = Outbox::new(4);
+        assert_eq!(outbox.push(b"abc"), 0);
+        assert_eq!(outbox.push(b"def"), 2);
+        assert_eq!(outbox.take(100).unwrap(), "\r\n[console-proxy: 2 bytes were dropped here]\r\ncdef");
+        assert_eq!(outbox.take(100), None);
+        assert_eq!(outbox.push(b"0123456789"), 6);
+        assert_eq!(outbox.take(2).unwrap(), "\r\n[console-proxy: 6 bytes were dropped here]\r\n67");
+        assert_eq!(outbox.take(2).unwrap(), "89");
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_holds_more_than_its_limit_and_counts_every_byte(
+            pushes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..40), limit in 1usize..100
+        ) {
+            let mut outbox = Outbox::new(limit);
+            let (mut all, mut dropped) = (Vec::<u8>::new(), 0);
+            for bytes in &pushes {
+                all.extend(bytes);
+                dropped += outbox.push(bytes) as usize;
+                prop_assert!(outbox.bytes.len() <= limit);
+            }
+            outbox.dropped = 0;
+            let rest = outbox.take(usize::MAX >> 1).unwrap_or_default();
+            prop_assert_eq!(&all[dropped..], &rest[..]);
+        }
+    }
+}

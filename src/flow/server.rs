@@ -1,0 +1,173 @@
+//! The accept loop: TLS or a redirect, limits on connections, and the end when nobody is left.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::entry::{self, Peer};
+use super::guest::Guest;
+use super::live::Connection;
+use crate::edges::http::{self, Asked, Client, Reply};
+use crate::edges::tls;
+use crate::rules::close::End;
+use crate::rules::request::strict_host;
+
+/// What clients connect to.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener),
+}
+
+/// A connection as it comes.
+enum Arrived {
+    Tcp(TcpStream, Peer),
+    Unix(Client),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Arrived> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Arrived::Tcp(stream, Peer::Ip(address.ip())))
+            }
+            Self::Unix(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0))),
+        }
+    }
+}
+
+/// Why the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody was connected for the configured time.
+    Idle,
+    /// It was told to.
+    Stopped,
+}
+
+/// Serves until nobody was there for `idle`, or until `stop`; then sessions are told and given time.
+pub async fn run(
+    guest: Rc<Guest>,
+    listeners: Vec<Listener>,
+    idle: Option<Duration>,
+    stop: impl Future<Output = ()>,
+) -> Ended {
+    let accepting = accept_all(&guest, &listeners);
+    let ended = tokio::select! {
+        () = accepting => Ended::Stopped,
+        () = unused(&guest, idle) => Ended::Idle,
+        () = stop => Ended::Stopped,
+    };
+    if ended == Ended::Idle {
+        return ended;
+    }
+    let end = if guest.is_withdrawn() { End::GuestStopped } else { End::ProxyStops };
+    guest.live.end_all(&end);
+    let drained = async {
+        while !guest.live.all().is_empty() {
+            guest.live.changed().await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(3), drained).await;
+    ended
+}
+
+/// Returns when no connection was open for `idle`, counted from the start or from the last one's end.
+async fn unused(guest: &Guest, idle: Option<Duration>) {
+    let Some(idle) = idle else { return std::future::pending().await };
+    loop {
+        while guest.live.connections() > 0 {
+            guest.live.changed().await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(idle) => if guest.live.connections() == 0 { return },
+            () = guest.live.changed() => {}
+        }
+    }
+}
+
+async fn accept_all(guest: &Rc<Guest>, listeners: &[Listener]) {
+    futures_util::future::join_all(listeners.iter().map(|listener| accept_one(guest, listener))).await;
+}
+
+async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
+    loop {
+        // Full: others wait in the kernel's backlog, which PID 1 keeps.
+        while guest.live.connections() >= guest.config.proxy.max_connections {
+            guest.live.changed().await;
+        }
+        match listener.accept().await {
+            Ok(arrived) => {
+                let connection = Rc::new(guest.live.connect());
+                tokio::task::spawn_local(serve(guest.clone(), arrived, connection));
+            }
+            Err(why) => {
+                tracing::warn!("cannot accept a connection: {why}");
+                // Out of descriptors: trying at once would only spin.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
+    let patience = guest.config.proxy.handshake_timeout;
+    let deadline = tokio::time::Instant::now() + patience;
+    let (client, peer) = match arrived {
+        Arrived::Unix(client) => (client, Peer::Unix),
+        Arrived::Tcp(tcp, peer) => match tokio::time::timeout_at(deadline, secure(&guest, tcp)).await {
+            Ok(Ok(Secured::Client(client))) => (client, peer),
+            Ok(Ok(Secured::Plain(tcp))) => {
+                let redirecting =
+                    http::serve(Client::Plain(tcp), patience, |asked| std::future::ready(redirect(&asked)));
+                let _ = tokio::time::timeout_at(deadline, redirecting).await;
+                return;
+            }
+            Ok(Err(why)) => return tracing::debug!("{peer}: the TLS handshake failed: {why}"),
+            Err(_) => return tracing::debug!("{peer}: the TLS handshake took too long"),
+        },
+    };
+    let handler = |asked| entry::answer(guest.clone(), peer.clone(), connection.clone(), asked);
+    if let Err(why) = http::serve(client, patience, handler).await {
+        tracing::debug!("{peer}: {why}");
+    }
+}
+
+enum Secured {
+    Client(Client),
+    Plain(TcpStream),
+}
+
+/// TLS where the first byte is that of a handshake record (RFC 8446, 5.1).
+async fn secure(guest: &Guest, tcp: TcpStream) -> io::Result<Secured> {
+    let Some(config) = guest.tls() else { return Ok(Secured::Client(Client::Plain(tcp))) };
+    let mut first = [0];
+    if tcp.peek(&mut first).await? == 1 && first[0] != 0x16 {
+        return Ok(Secured::Plain(tcp));
+    }
+    Ok(Secured::Client(Client::Tls(Box::new(tls::Server::accept(config, tcp).await?))))
+}
+
+/// Plain HTTP on the port: to the same place over TLS, but never with a path or a query, which may
+/// hold a ticket.
+fn redirect(asked: &Asked) -> Reply {
+    let host = asked.header("host").and_then(strict_host).filter(|_| asked.count("host") == 1);
+    match host {
+        Some(host) => Reply {
+            status: 308,
+            headers: vec![("location", format!("https://{host}/")), ("connection", "close".to_owned())],
+            ..Reply::default()
+        },
+        None => Reply {
+            status: 400,
+            headers: vec![("connection", "close".to_owned())],
+            body: "this port speaks TLS\n".into(),
+        },
+    }
+}

@@ -1,0 +1,241 @@
+//! `console-proxy-broker`: hands the proxy of a guest connected descriptors of that guest's backends.
+//! Root, socket-activated, a thread per caller, gone when nobody called for a while.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::edges::broker_server::{self as server, Caller};
+use crate::edges::paths::Paths;
+use crate::edges::systemd::{self, Inherited};
+use crate::edges::{claims, files, journal, nft, publish, terminal};
+use crate::rules::broker::{Kind, Part, Refusal, Request};
+use crate::rules::config::Config;
+use crate::rules::guest::printable;
+use crate::rules::route::Backend;
+
+/// The broker ends when nobody was connected for this time.
+const IDLE: Duration = Duration::from_secs(60);
+/// A whole request must have come by then.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Callers at once, and of one user: a proxy needs one per serial port, and one more for a moment.
+const MOST: usize = 512;
+const MOST_OF_ONE: usize = 32;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    journal::init("console-proxy-broker");
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tracing::error!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let mut sockets = systemd::inherited().context("cannot use the socket that systemd passed")?;
+    let Some(Inherited::Unix(listener)) = sockets.pop() else {
+        bail!("systemd passed no unix socket: start console-proxy-broker.socket");
+    };
+    let paths = Paths::from_environment();
+    let callers = Callers::default();
+    systemd::ready();
+    let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
+    let mut idle_since = Instant::now();
+    loop {
+        systemd::alive();
+        if server::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
+            accept(&listener, &paths, &callers);
+            idle_since = Instant::now();
+        } else if !callers.is_empty() {
+            idle_since = Instant::now();
+        } else if idle_since.elapsed() >= IDLE {
+            return Ok(());
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers) {
+    let stream = match listener.accept() {
+        Ok((stream, _)) => stream,
+        Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
+        Err(why) => {
+            tracing::warn!("cannot accept a caller: {why}");
+            std::thread::sleep(Duration::from_millis(200));
+            return;
+        }
+    };
+    let uid = rustix::net::sockopt::socket_peercred(&stream).map_or(u32::MAX, |peer| peer.uid.as_raw());
+    let Some(seat) = callers.seat(uid) else {
+        tracing::warn!(uid, "uid {uid} has too many connections to the broker");
+        return;
+    };
+    let paths = paths.clone();
+    let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let _seat = seat;
+        serve(&paths, stream);
+    });
+    if let Err(why) = spawned {
+        tracing::warn!("cannot serve a caller: {why}");
+    }
+}
+
+fn serve(paths: &Paths, mut stream: UnixStream) {
+    if stream.set_nonblocking(false).is_err() {
+        return;
+    }
+    let granted = identify(&mut stream)
+        .and_then(|(caller, request)| grant(paths, &caller, &request).map(|granted| (caller, granted)));
+    match granted {
+        Ok((caller, (descriptor, lock))) => {
+            if server::answer(&mut stream, Ok(descriptor.as_fd())).is_err() {
+                return;
+            }
+            drop(descriptor);
+            if lock.is_some() {
+                server::wait_for_close(&stream, &caller);
+            }
+        }
+        Err(refusal) => {
+            if refusal.kind == Kind::Denied {
+                tracing::warn!("refused a caller: {refusal}");
+            } else {
+                tracing::info!("{refusal}");
+            }
+            let _ = server::answer(&mut stream, Err(refusal));
+        }
+    }
+}
+
+fn identify(stream: &mut UnixStream) -> Result<(Caller, Request), Refusal> {
+    let caller = Caller::of(stream)?;
+    let request = server::read_request(stream, PATIENCE)?;
+    if request.guest != caller.guest {
+        let words = format!("the proxy of {} asked for guest {}", caller.guest, request.guest);
+        return Err(Refusal::new(Kind::Denied, words));
+    }
+    Ok((caller, request))
+}
+
+/// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
+fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
+    let unknown = |words: String| Refusal::new(Kind::Unknown, words);
+    let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
+    let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
+    let way = route
+        .way(request.console)
+        .ok_or_else(|| unknown(format!("guest {} has no {}", caller.guest, request.console)))?;
+    let backend = match request.part {
+        Part::Raw => way.raw.as_ref(),
+        Part::Websocket => way.websocket.as_ref(),
+    };
+    let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
+    match claims::owner(paths, &backend.place()) {
+        Some(owner) if owner == caller.guest => {}
+        Some(owner) => return Err(unknown(format!("{backend} belongs to guest {owner} by now"))),
+        None => {
+            return Err(unknown(format!(
+                "nobody knows whose {backend} is: `console-proxy publish {}`",
+                printable(&route.name)
+            )));
+        }
+    }
+    if !caller.is_alive() {
+        return Err(Refusal::new(Kind::Denied, "the caller has gone"));
+    }
+    let config = files::config(paths).unwrap_or_default();
+    if let Backend::Tcp(_, port) = backend {
+        heed_guard(paths, &config, *port);
+    }
+    open(paths, backend, caller.pid, config.proxy.connect_timeout)
+}
+
+/// A port that wiring made is open to every local user while the guard is away: sync brings it back.
+fn heed_guard(paths: &Paths, config: &Config, port: u16) {
+    if config.serial.ports.contains(port) && matches!(nft::is_loaded(), Ok(false)) {
+        tracing::warn!(
+            "the guard (table inet console_proxy) is not in the kernel: any local user can reach port {port}; having it loaded"
+        );
+        if let Err(why) = files::leave_note(&paths.queue(), "guard") {
+            tracing::error!("cannot leave a note for sync: {why}");
+        }
+    }
+}
+
+fn open(
+    paths: &Paths,
+    backend: &Backend,
+    pid: u32,
+    patience: Duration,
+) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
+    let failed = |why: std::io::Error| {
+        let silent = matches!(why.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
+        Refusal::new(if silent { Kind::Silent } else { Kind::Refused }, format!("{backend}: {why}"))
+    };
+    match backend {
+        Backend::Tcp(ip, port) => {
+            let stream = TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), patience).map_err(failed)?;
+            Ok((stream.into(), None))
+        }
+        Backend::Unix(path) => connect_unix(path, patience).map(|stream| (stream, None)).map_err(failed),
+        Backend::Pty(number) => {
+            let lock = terminal::lock(paths, *number, pid)?;
+            Ok((terminal::open(*number)?, Some(lock)))
+        }
+    }
+}
+
+/// A unix connect blocks while the backlog is full; with a send timeout it gives up (unix(7)).
+fn connect_unix(path: &str, patience: Duration) -> std::io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(patience))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, None)?;
+    Ok(socket)
+}
+
+/// How many connections each user has.
+#[derive(Clone, Debug, Default)]
+struct Callers(Arc<Mutex<HashMap<u32, usize>>>);
+
+struct Seat(Callers, u32);
+
+impl Callers {
+    fn seat(&self, uid: u32) -> Option<Seat> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = all.values().sum();
+        let one = all.entry(uid).or_default();
+        if total >= MOST || *one >= MOST_OF_ONE {
+            return None;
+        }
+        *one += 1;
+        Some(Seat(self.clone(), uid))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = all.get_mut(&self.1) {
+            *one -= 1;
+            if *one == 0 {
+                all.remove(&self.1);
+            }
+        }
+    }
+}

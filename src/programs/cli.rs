@@ -1,0 +1,104 @@
+//! `console-proxy`: the administrator's command. Each verb's work is in a module of its own.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use super::{keys, show, sync, ticket};
+use crate::edges::paths::Paths;
+use crate::edges::{files, journal};
+
+/// An encrypted port per libvirt guest for HTML5 clients: VNC, SPICE and the text console.
+#[derive(Parser, Debug)]
+#[command(name = "console-proxy", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Show the published guests, their ports and consoles, and who is on them.
+    List {
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one guest and who is connected to it.
+    Status {
+        /// The guest: an id, a name or a UUID.
+        guest: String,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a URL with a ticket, for a browser.
+    Url(ticket::Arguments),
+    /// Start a browser with such a URL.
+    Open(ticket::Arguments),
+    /// Print a ticket alone.
+    Ticket(ticket::Arguments),
+    /// Check the configuration with the daemon's own code.
+    CheckConfig,
+    /// Make sockets, drop-ins and the guard equal to the routes (by console-proxy-sync.service).
+    Sync,
+    /// Load the guard into the kernel (by console-proxy-guard.service).
+    Guard {
+        /// Take it out instead, unless a running guest still has a port on loopback that wiring made.
+        #[arg(long)]
+        remove_unless_needed: bool,
+    },
+    /// Make keys and certificate where they are missing (by console-proxy-keys.service).
+    Keys,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    journal::init("console-proxy");
+    let paths = Paths::from_environment();
+    match run(&paths, arguments.verb, &mut std::io::stdout().lock()) {
+        Ok(code) => code,
+        // Nobody reads on: `console-proxy list | head -1`.
+        Err(why) if is_broken_pipe(&why) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "console-proxy: {why:#}");
+            tracing::debug!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(why: &anyhow::Error) -> bool {
+    why.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
+    match verb {
+        Verb::List { json } => show::list(paths, json, out)?,
+        Verb::Status { guest, json } => show::status(paths, &guest, json, out)?,
+        Verb::Url(arguments) => ticket::url(paths, &arguments, out)?,
+        Verb::Open(arguments) => ticket::open(paths, &arguments, out)?,
+        Verb::Ticket(arguments) => ticket::ticket(paths, &arguments, out)?,
+        Verb::CheckConfig => {
+            files::config(paths)?;
+            writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;
+        }
+        Verb::Sync => sync::run(paths)?,
+        Verb::Guard { remove_unless_needed: false } => sync::load_guard(paths)?,
+        Verb::Guard { remove_unless_needed: true } => sync::remove_guard_unless_needed(paths, out)?,
+        Verb::Keys => keys::run(paths)?,
+        Verb::Completions { shell } => clap_complete::generate(shell, &mut Arguments::command(), "console-proxy", out),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,255 @@
+//! `console-proxy sync`: makes sockets, drop-ins and the guard equal to the routes. What notes say is
+//! only that something changed; what is to be done follows from how things are, so their order and
+//! number do not matter, and a sync that was killed is made up for by the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::edges::nft::{self, Guard};
+use crate::edges::paths::Paths;
+use crate::edges::{files, ports, publish, units};
+use crate::rules::config::Config;
+use crate::rules::guest::{Uuid, printable};
+use crate::rules::plan::{self, Active, Plan, Wanted};
+use crate::rules::route::{Backend, Route};
+
+/// The unit that starts sync again while something has failed.
+const RETRY: &str = "console-proxy-sync.timer";
+/// While it is stopped, all consoles of the host stay shut.
+const TARGET: &str = "console-proxy.target";
+
+/// Runs until no note is left.
+pub fn run(paths: &Paths) -> Result<()> {
+    let mut failed = 0;
+    loop {
+        let notes = take_notes(&paths.queue())?;
+        failed = pass(paths).inspect_err(|_| retry_later()).or_else(|why| {
+            // The notes are gone, but what they were about is still to be done.
+            tracing::error!("{why:#}");
+            if notes == 0 { Err(why) } else { Ok(failed + 1) }
+        })?;
+        if !has_notes(&paths.queue()) {
+            break;
+        }
+    }
+    if failed > 0 {
+        retry_later();
+    }
+    Ok(())
+}
+
+fn retry_later() {
+    if let Err(why) = units::start_later(RETRY) {
+        tracing::error!("cannot arrange for another try: {why:#}");
+    }
+}
+
+/// Removes all notes before anything is looked at: one that comes later is seen later.
+fn take_notes(folder: &Path) -> Result<usize> {
+    files::make_folder(folder, 0o700)?;
+    let mut taken = 0;
+    for note in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?.flatten() {
+        match fs::remove_file(note.path()) {
+            Ok(()) => taken += 1,
+            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            // Whatever is not a note would wake us for ever.
+            Err(why) => fs::remove_dir_all(note.path())
+                .with_context(|| format!("{} is in the way: {why}", note.path().display()))?,
+        }
+    }
+    Ok(taken)
+}
+
+fn has_notes(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Makes everything equal once; returns how many guests' sockets do not listen and should.
+fn pass(paths: &Paths) -> Result<usize> {
+    let config = files::config(paths).unwrap_or_else(|why| {
+        // Ports come from the routes; only the listen address would be the default.
+        tracing::error!("{why:#}");
+        Config::default()
+    });
+    let routes = routes(paths);
+    if let Err(why) = keep_guard(&config, &routes) {
+        tracing::error!("{why:#}");
+    }
+    let wanted: BTreeMap<Uuid, Wanted> =
+        routes.iter().map(|(uuid, route)| (uuid.clone(), want(&config, route))).collect();
+    let is_open = units::is_active(TARGET)?;
+    let plan = plan::plan(&wanted, &units::sockets()?, &drop_ins(paths));
+    carry_out(paths, plan, is_open)?;
+    let after = units::sockets()?;
+    let mut failed = 0;
+    for (uuid, route) in &routes {
+        let active = after.get(uuid).map_or(Active::No, |unit| unit.active);
+        let reason = match active {
+            Active::Yes => None,
+            _ if !is_open => Some(format!("{TARGET} is stopped: `systemctl start {TARGET}` opens the host's consoles")),
+            _ => Some(why_not(uuid, route)),
+        };
+        failed += usize::from(reason.is_some() && is_open);
+        note_failure(paths, uuid, route, reason.as_deref())?;
+    }
+    Ok(failed)
+}
+
+/// All routes that can be read. One that cannot is told, and its guest's socket stopped.
+fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
+    let guests = publish::all_guests(paths).unwrap_or_else(|why| {
+        tracing::error!("{why:#}");
+        Vec::new()
+    });
+    let read = |uuid: Uuid| match publish::read_route(paths, &uuid) {
+        Ok(route) => route.map(|route| (uuid, route)),
+        Err(why) => {
+            tracing::error!(guest = %uuid, "{why:#}");
+            None
+        }
+    };
+    guests.into_iter().filter_map(read).collect()
+}
+
+fn want(config: &Config, route: &Route) -> Wanted {
+    let listen = match config.listen.address.parse() {
+        Ok(address) => std::net::SocketAddr::new(address, route.port).to_string(),
+        Err(_) => route.port.to_string(),
+    };
+    Wanted { name: route.name.clone(), listen }
+}
+
+/// The drop-ins that are there, by guest.
+fn drop_ins(paths: &Paths) -> BTreeMap<Uuid, String> {
+    let Ok(entries) = fs::read_dir(paths.units()) else { return BTreeMap::new() };
+    let guest = |name: &str| name.strip_prefix("console-proxy@")?.strip_suffix(".socket.d")?.parse::<Uuid>().ok();
+    let named = entries.flatten().filter_map(|entry| guest(entry.file_name().to_str()?));
+    named.filter_map(|uuid| fs::read_to_string(paths.drop_in(&uuid)).ok().map(|text| (uuid, text))).collect()
+}
+
+fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
+    // What moves to another port must have left the old one; what only ends can wait until last.
+    let (moves, ends): (Vec<_>, Vec<_>) = plan.stop.into_iter().partition(|uuid| plan.start.contains(uuid));
+    units::stop(&moves)?;
+    for (uuid, text) in &plan.write {
+        // The port's drop-in last: where it is, the user's is, too.
+        write_drop_in(&paths.user_drop_in(uuid), &plan::user_drop_in(uuid))?;
+        write_drop_in(&paths.drop_in(uuid), text)?;
+    }
+    if plan.reload {
+        units::daemon_reload()?;
+    }
+    units::reset_failed(&plan.reset)?;
+    if is_open {
+        for uuid in &plan.start {
+            make_state(paths, uuid).with_context(|| format!("cannot make the state folder of {uuid}"))?;
+        }
+        units::start(&plan.start)?;
+    }
+    units::stop(&ends)
+}
+
+fn write_drop_in(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().context("a drop-in has a folder")?;
+    files::make_folder(folder, 0o755)?;
+    files::replace(path, text.as_bytes(), 0o644).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The folder that a guest's proxy may write: its group's, whatever user it gets next time.
+fn make_state(paths: &Paths, uuid: &Uuid) -> Result<()> {
+    let folder = paths.guest_state(uuid);
+    // The administrator's `status` passes through to live.json; sessions are in a folder that is closed.
+    files::make_folder(&folder, 0o2771)?;
+    files::give_to_group(&folder, "console-proxy")?;
+    Ok(())
+}
+
+fn why_not(uuid: &Uuid, route: &Route) -> String {
+    if let Some(holder) = ports::holder(route.port) {
+        return format!("port {} is held by {holder}; it is tried again every 10 s", route.port);
+    }
+    let result = units::show(&units::socket_of(uuid), &["Result", "LoadState"]).unwrap_or_default();
+    let word = |name| result.get(name).map_or("unknown", String::as_str);
+    format!(
+        "{} did not start (result {}, {}): `journalctl -u {0}`",
+        units::socket_of(uuid),
+        word("Result"),
+        word("LoadState")
+    )
+}
+
+fn note_failure(paths: &Paths, uuid: &Uuid, route: &Route, reason: Option<&str>) -> Result<()> {
+    let path = paths.failure(uuid);
+    let old = files::read(&path, 64 << 10).ok().flatten();
+    match reason {
+        None => {
+            if files::remove(&path)? {
+                tracing::info!(guest = %uuid, "{}: port {} listens now", printable(&route.name), route.port);
+            }
+        }
+        Some(reason) if old.as_deref() != Some(reason) => {
+            tracing::error!(guest = %uuid, "{}: port {} does not listen: {reason}", printable(&route.name), route.port);
+            files::replace(&path, reason.as_bytes(), 0o644)?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+/// The guard as it should be: the serial range, and the websockets that wiring asked QEMU for.
+#[must_use]
+pub fn guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Guard {
+    let ways = routes.values().flat_map(|route| &route.consoles);
+    let websockets: BTreeSet<u16> = ways
+        .filter_map(|way| match (&way.websocket, &way.raw) {
+            // spice-server's websocket is its ordinary port, which the host's own clients use.
+            (Some(websocket), raw) if raw.as_ref() == Some(websocket) => None,
+            (Some(Backend::Tcp(_, port)), _) => Some(*port),
+            _ => None,
+        })
+        .collect();
+    Guard { serial: config.serial.ports, websockets }
+}
+
+fn keep_guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Result<()> {
+    let guard = guard(config, routes);
+    if !nft::is_current(&guard)? {
+        nft::load(&guard)?;
+        tracing::info!("loaded the guard: table inet console_proxy");
+    }
+    Ok(())
+}
+
+/// `console-proxy guard`: loads the table before libvirt's daemon starts, whatever the configuration
+/// says otherwise.
+pub fn load_guard(paths: &Paths) -> Result<()> {
+    let config = files::config(paths).unwrap_or_else(|why| {
+        tracing::error!("{why:#}; the guard covers the default ports");
+        Config::default()
+    });
+    nft::load(&guard(&config, &routes(paths)))
+}
+
+/// `console-proxy guard --remove-unless-needed`: when the package goes, the table goes with it, unless
+/// a guest still runs with a port of ours.
+pub fn remove_guard_unless_needed(paths: &Paths, out: &mut dyn std::io::Write) -> Result<()> {
+    let config = files::config(paths).unwrap_or_default();
+    let held: Vec<u16> = (0..config.room())
+        .filter_map(|slot| config.serial.ports.port(slot))
+        .filter(|port| ports::is_listened_to(*port))
+        .collect();
+    let guard = guard(&config, &routes(paths));
+    if held.is_empty() && guard.websockets.is_empty() {
+        return nft::remove();
+    }
+    writeln!(
+        out,
+        "the guard (nftables table inet console_proxy) stays in the kernel: a running guest still has a port on loopback. \
+         When those guests have stopped: nft delete table inet console_proxy"
+    )
+    .context("cannot print")
+}

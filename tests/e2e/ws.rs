@@ -1,0 +1,201 @@
+//! A websocket client as a panel's or a browser's would be: TLS with this host's own certificate and no other.
+
+#![allow(dead_code)] // A vocabulary is larger than what today's tests say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+/// The certificate that the host made for itself.
+pub const CERTIFICATE: &str = "/etc/console-proxy/tls/certificate.pem";
+
+/// Accepts this host's certificate and no other, whatever name it was called by.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *end_entity == self.certificate {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn connector() -> TlsConnector {
+    let certificate = CertificateDer::from_pem_file(CERTIFICATE).unwrap_or_else(|why| panic!("{CERTIFICATE}: {why}"));
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// An open websocket, used from a test's one thread.
+pub struct Ws {
+    runtime: Runtime,
+    stream: WebSocketStream<TlsStream<TcpStream>>,
+    /// What was received and not yet asked for.
+    pub received: Vec<u8>,
+}
+
+/// Why there is no websocket: the answer's status, or what went wrong before there was one.
+#[derive(Debug)]
+pub enum Refused {
+    Status(u16, String),
+    Other(String),
+}
+
+impl Refused {
+    #[track_caller]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Status(status, _) => *status,
+            Self::Other(why) => panic!("no HTTP answer at all: {why}"),
+        }
+    }
+}
+
+impl Ws {
+    /// Opens `wss://localhost:PORT/PATH?token=TOKEN`; without a token when it is empty.
+    pub fn connect(port: u16, path: &str, token: &str) -> Result<Self, Refused> {
+        let headers: &[(&'static str, &str)] = &[];
+        Self::connect_with(port, path, token, headers)
+    }
+
+    /// The same with further headers, such as an Origin or a cookie.
+    pub fn connect_with(port: u16, path: &str, token: &str, headers: &[(&'static str, &str)]) -> Result<Self, Refused> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let query = if token.is_empty() { String::new() } else { format!("?token={token}") };
+        let mut request = format!("wss://localhost:{port}{path}{query}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let attempt = async {
+            let tcp = TcpStream::connect(("127.0.0.1", port)).await.map_err(|why| format!("connect: {why}"))?;
+            let name = ServerName::try_from("localhost").unwrap();
+            let tls = connector().connect(name, tcp).await.map_err(|why| format!("TLS: {why}"))?;
+            Ok::<_, String>(client_async(request, tls).await)
+        };
+        let answer = runtime.block_on(async { timeout(Duration::from_secs(20), attempt).await });
+        match answer {
+            Err(_) => Err(Refused::Other("no answer in 20 s".to_owned())),
+            Ok(Err(why)) => Err(Refused::Other(why)),
+            Ok(Ok(Ok((stream, _)))) => Ok(Self { runtime, stream, received: Vec::new() }),
+            Ok(Ok(Err(WsError::Http(answer)))) => {
+                let body = answer.body().clone().unwrap_or_default();
+                Err(Refused::Status(answer.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+            }
+            Ok(Ok(Err(why))) => Err(Refused::Other(why.to_string())),
+        }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        let message = Message::Binary(bytes.to_vec().into());
+        self.runtime.block_on(self.stream.send(message)).expect("the websocket takes a message");
+    }
+
+    /// Reads until `text` was received; returns all up to and with it.
+    #[track_caller]
+    pub fn read_until(&mut self, text: &str, limit: Duration) -> String {
+        let wanted = text.as_bytes();
+        loop {
+            if let Some(at) = self.received.windows(wanted.len()).position(|window| window == wanted) {
+                let read: Vec<u8> = self.received.drain(..at + wanted.len()).collect();
+                return String::from_utf8_lossy(&read).into_owned();
+            }
+            match self.next(limit) {
+                Ok(Some(bytes)) => self.received.extend_from_slice(&bytes),
+                Ok(None) => panic!("{limit:?} passed without {text:?}; received: {:?}", self.so_far()),
+                Err(end) => panic!("the websocket ended ({end:?}) before {text:?}; received: {:?}", self.so_far()),
+            }
+        }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.received).into_owned()
+    }
+
+    /// The next message's bytes; `None` when none came in time; the close code and reason when it was closed.
+    pub fn next(&mut self, limit: Duration) -> Result<Option<Vec<u8>>, (u16, String)> {
+        let Self { runtime, stream, .. } = self;
+        runtime.block_on(async {
+            loop {
+                return match timeout(limit, stream.next()).await {
+                    Err(_) => Ok(None),
+                    Ok(Some(Ok(Message::Binary(bytes)))) => Ok(Some(bytes.to_vec())),
+                    Ok(Some(Ok(Message::Text(text)))) => Ok(Some(text.as_bytes().to_vec())),
+                    Ok(Some(Ok(Message::Close(Some(frame))))) => Err((frame.code.into(), frame.reason.to_string())),
+                    Ok(Some(Ok(Message::Close(None)))) => Err((1005, String::new())),
+                    Ok(Some(Ok(_))) => continue,
+                    Ok(Some(Err(why))) => Err((1006, why.to_string())),
+                    Ok(None) => Err((1006, "the connection ended".to_owned())),
+                };
+            }
+        })
+    }
+
+    /// Waits for the server to close; the code and the reason.
+    #[track_caller]
+    pub fn wait_for_close(&mut self, limit: Duration) -> (u16, String) {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < limit {
+            if let Err(end) = self.next(Duration::from_millis(200)) {
+                return end;
+            }
+        }
+        panic!("not closed within {limit:?}");
+    }
+}

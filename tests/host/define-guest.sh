@@ -1,0 +1,63 @@
+#!/bin/bash
+# Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
+#   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--pty]... [--tcp PORT]...
+#       [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--print]
+# Without an option that names a console the guest has none. --print prints its XML instead.
+set -euo pipefail
+name=$1
+shift
+devices='' serials=0 log='' uuid='' autostart='' print='' listen=127.0.0.1 vnc='' console=tty0
+
+serial() { # TYPE, and what is in the element
+	devices+="<serial type='$1'>$2$log<target port='$serials'/></serial>"
+	serials=$((serials + 1))
+	console='tty0 console=ttyS0'
+}
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	--vnc) vnc="autoport='yes'" ;;
+	--vnc-websocket) vnc="autoport='yes' websocket='-1'" ;;
+	--vnc-listen) listen=$2; shift ;;
+	--spice) devices+="<graphics type='spice' autoport='yes'><listen type='address' address='127.0.0.1'/></graphics>" ;;
+	--pty) serial pty '' ;;
+	--tcp) serial tcp "<source mode='bind' host='127.0.0.1' service='$2' tls='no'/><protocol type='raw'/>"; shift ;;
+	--unix) serial unix "<source mode='bind' path='$2'/>"; shift ;;
+	--virtio-console) devices+="<console type='pty'><target type='virtio' port='0'/></console>"; console='tty0 console=hvc0' ;;
+	--serial-log) log="<log file='/var/log/libvirt/qemu/$name-serial.log' append='off'/>" ;;
+	--uuid) uuid="<uuid>$2</uuid>"; shift ;;
+	--autostart) autostart=yes ;;
+	--print) print=yes ;;
+	*) echo "define-guest.sh: no option $1" >&2; exit 2 ;;
+	esac
+	shift
+done
+if [ -n "$vnc" ]; then
+	devices+="<graphics type='vnc' port='-1' $vnc listen='$listen'><listen type='address' address='$listen'/></graphics>"
+fi
+case $devices in *graphics*) devices+="<video><model type='vga'/></video>" ;; esac
+
+xml="<domain type='qemu'>
+  <name>$name</name>$uuid
+  <memory unit='MiB'>128</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>/var/lib/libvirt/boot/test-guest-vmlinuz</kernel>
+    <initrd>/var/lib/libvirt/boot/test-guest-initrd</initrd>
+    <cmdline>console=$console panic=1 quiet guest=$name</cmdline>
+  </os>
+  <features><acpi/></features>
+  <on_reboot>restart</on_reboot>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    $devices
+    <memballoon model='none'/>
+  </devices>
+</domain>"
+if [ -n "$print" ]; then
+	printf '%s\n' "$xml"
+	exit 0
+fi
+virsh --quiet define /dev/stdin <<<"$xml"
+[ -z "$autostart" ] || virsh --quiet autostart "$name"

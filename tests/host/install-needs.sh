@@ -1,0 +1,38 @@
+#!/bin/bash
+# Installs what building and testing take, on Debian 12 as root; quick when it is all there.
+#   install-needs.sh [build|test]   build: what `make deb` and `make rpm` take; test (default): the rest as well
+set -euo pipefail
+what=${1:-test}
+
+packages='build-essential pkg-config libvirt-dev'
+if [ "$what" = test ]; then
+	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
+	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
+	packages+=' busybox-static cpio procps lintian rpm rpmlint'
+fi
+missing=''
+for package in $packages; do
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=" $package"
+done
+if [ -n "$missing" ]; then
+	[ "$(id -u)" = 0 ] || { echo "install-needs: these packages are missing, and installing them takes root:$missing" >&2; exit 1; }
+	echo "install-needs: installing$missing" >&2
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	# shellcheck disable=SC2086
+	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+if ! command -v cargo >/dev/null; then
+	echo "install-needs: Rust 1.88 or later is needed (rustup brings it); Debian 12's own is too old" >&2
+	exit 1
+fi
+# Packaging tools: built for a short build, not for speed.
+tool() { # NAME VERSION
+	command -v "$1" >/dev/null && return
+	echo "install-needs: building $1 (some minutes, once)" >&2
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+		CARGO_TARGET_DIR=$(dirname "$(readlink -f "$0")")/../../target/tools cargo install --quiet --locked --version "$2" "$1"
+}
+tool cargo-deb ^3.8
+tool cargo-generate-rpm ^0.21
