@@ -71,6 +71,7 @@ fn add(route: &mut Route, console: Console, found: Found) {
 fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
     let address = match &display.listen {
         Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
         Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
@@ -95,6 +96,7 @@ fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
 fn spice(display: &Display, config: &Config) -> Found {
     let address = match &display.listen {
         Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
         Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
