@@ -110,7 +110,7 @@ pub fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Lock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(2))
+                std::thread::sleep(Duration::from_millis(2));
             }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "another program holds the lock"));

@@ -127,7 +127,7 @@ impl Guest {
 
     /// Opens a console's backend.
     pub async fn open(&self, route: &Route, way: &Way, part: Part) -> Result<(Stream, Lease), Refusal> {
-        let backend = self.backend(way, part)?;
+        let backend = backend(way, part)?;
         let patience = self.config.proxy.connect_timeout;
         match self.opener {
             Opener::Direct => backends::connect(&self.paths, backend, patience).await,
@@ -136,16 +136,16 @@ impl Guest {
             }
         }
     }
+}
 
-    fn backend<'w>(&self, way: &'w Way, part: Part) -> Result<&'w Backend, Refusal> {
-        let backend = match part {
-            Part::Raw => way.raw.as_ref(),
-            Part::Websocket => way.websocket.as_ref(),
-        };
-        backend.ok_or_else(|| {
-            Refusal::new(crate::rules::broker::Kind::Unknown, format!("{} has no such backend", way.console))
-        })
-    }
+fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
+    let backend = match part {
+        Part::Raw => way.raw.as_ref(),
+        Part::Websocket => way.websocket.as_ref(),
+    };
+    backend.ok_or_else(|| {
+        Refusal::new(crate::rules::broker::Kind::Unknown, format!("{} has no such backend", way.console))
+    })
 }
 
 /// How a session's sockets are recognised in the table of live sessions.
