@@ -99,8 +99,9 @@ fn pass(paths: &Paths) -> Result<usize> {
     Ok(failed)
 }
 
-/// All routes that can be read. One that cannot is told, and its guest's socket stopped.
-fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
+/// All routes that can be read, by guest. One that cannot is told, and its guest's socket stopped.
+#[must_use]
+pub fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
     let guests = publish::all_guests(paths).unwrap_or_else(|why| {
         tracing::error!("{why:#}");
         Vec::new()
