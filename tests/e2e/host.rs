@@ -187,6 +187,13 @@ impl Drop for Replaced {
     }
 }
 
+/// Restarts libvirt's daemon, and waits until it answers.
+#[track_caller]
+pub fn restart_libvirtd() {
+    systemctl("restart libvirtd");
+    wait_until("libvirtd to answer", Duration::from_secs(60), || try_sh("virsh list").is_ok());
+}
+
 /// Where the package is that the suite is about.
 pub const PACKAGE: &str = "/root/console-proxy.deb";
 
@@ -381,6 +388,11 @@ impl Definition {
 
     pub fn with_uuid(self, uuid: &str) -> Self {
         self.with(&format!("--uuid {uuid}"))
+    }
+
+    /// Little memory and nothing to boot: for a guest that only has to run.
+    pub fn blank(self) -> Self {
+        self.with("--blank")
     }
 
     pub fn with_autostart(self) -> Self {

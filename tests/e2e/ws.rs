@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -93,6 +94,26 @@ pub fn served_fingerprint(port: u16) -> String {
         let digest = ::ring::digest::digest(&::ring::digest::SHA256, &certificate);
         digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
     })
+}
+
+/// A plain GET with a ticket (none when it is empty): the status and the body.
+#[track_caller]
+pub fn get(port: u16, path: &str, token: &str) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bearer = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{bearer}Connection: close\r\n\r\n");
+    let answer = runtime.block_on(async {
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("the port takes connections");
+        let mut tls =
+            connector().connect(ServerName::try_from("localhost").unwrap(), tcp).await.expect("it speaks TLS");
+        tls.write_all(request.as_bytes()).await.expect("it takes a request");
+        let mut answer = Vec::new();
+        let _ = timeout(Duration::from_secs(20), tls.read_to_end(&mut answer)).await.expect("it answers in time");
+        String::from_utf8_lossy(&answer).into_owned()
+    });
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no status: {head:?}")), body.to_owned())
 }
 
 /// An open websocket, used from a test's one thread.
