@@ -6,6 +6,8 @@ pub mod hook;
 pub mod keys;
 pub mod lookup;
 pub mod proxyd;
+pub mod prune;
 pub mod show;
 pub mod sync;
 pub mod ticket;
+pub mod wire;

@@ -13,7 +13,7 @@ mod text;
 
 use std::fmt;
 
-pub use self::calls::{Call, calls};
+pub use self::calls::{Call, Step, calls};
 pub use self::note::NOTE_KEY;
 use super::config::Config;
 use super::domain::BadDomain;

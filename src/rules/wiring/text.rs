@@ -293,7 +293,7 @@ fn source(port: u16) -> String {
 
 fn serial_of(space: &str, children: &[String]) -> String {
     let (inner, outer) = (deeper(space), if space.contains('\n') { space } else { "" });
-    let children: String = children.iter().map(|child| format!("{inner}{child}")).collect();
+    let children: String = children.iter().flat_map(|child| [&inner, child]).map(String::as_str).collect();
     format!("<serial type='tcp'>{children}{outer}</serial>")
 }
 
