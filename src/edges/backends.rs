@@ -53,7 +53,7 @@ impl Lease {
                 }
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -19,7 +19,7 @@ pub fn stopping() {
 pub fn status(line: &str) {
     debug_assert!(!line.contains('\n'));
     let line = line.replace('\n', " ");
-    notify(&[NotifyState::Status(line.as_str().into())]);
+    notify(&[NotifyState::Status(line.as_str())]);
 }
 
 /// Says that it lives; for as long as `watchdog_interval` asks for.
@@ -48,7 +48,7 @@ pub enum Inherited {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// The listening sockets that systemd passed, by sd_listen_fds(3).
+/// The listening sockets that systemd passed, by `sd_listen_fds(3)`.
 pub fn inherited() -> io::Result<Vec<Inherited>> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
