@@ -56,7 +56,7 @@ fn local_v4(trie: &str) -> Vec<Ipv4Addr> {
     all
 }
 
-/// Addresses of if_inet6(5): 32 hex digits first; the fourth field is the scope, 20 for link-local.
+/// Addresses of `if_inet6(5)`: 32 hex digits first; the fourth field is the scope, 20 for link-local.
 fn local_v6(table: &str) -> Vec<Ipv6Addr> {
     let address = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();

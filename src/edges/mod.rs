@@ -10,6 +10,7 @@ pub mod http;
 pub mod issuers;
 pub mod journal;
 pub mod keys;
+pub mod libvirt;
 pub mod nft;
 pub mod paths;
 pub mod ports;

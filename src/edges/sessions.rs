@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::files;
+use crate::rules::route::hex;
 use crate::rules::session::{MOST, Session};
 
 /// A session's name: the SHA-256 of its cookie in hex.
@@ -21,7 +22,7 @@ impl Id {
     #[must_use]
     pub fn of_cookie(cookie: &str) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, cookie.as_bytes());
-        Self(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(digest.as_ref()))
     }
 }
 

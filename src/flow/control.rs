@@ -5,11 +5,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::live::Entry;
 use crate::edges::backends::Lease;
+use crate::edges::websocket::Sender;
 use crate::rules::close::End;
 
 /// A session's ties to the outside.
@@ -32,6 +33,18 @@ impl Control {
             end = self.entry.ended() => end,
             () = tokio::time::sleep_until(self.deadline) => End::SessionEnded,
             () = self.lease.ended() => End::BackendGone("the console broker has gone".to_owned()),
+        }
+    }
+
+    /// Sends a ping whenever one is due and no other frame is on its way.
+    pub async fn send_pings(&self, sender: &Mutex<&mut Sender>) -> End {
+        loop {
+            self.pulse.due().await;
+            if let Ok(mut sender) = sender.try_lock()
+                && let Err(end) = sender.ping().await
+            {
+                return end;
+            }
         }
     }
 

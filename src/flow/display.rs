@@ -48,20 +48,10 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, backend: Stream, 
             }
         }
     };
-    let pings = async {
-        loop {
-            control.pulse.due().await;
-            if let Ok(mut sender) = sender.try_lock()
-                && let Err(end) = sender.ping().await
-            {
-                return end;
-            }
-        }
-    };
     tokio::select! {
         end = down => end,
         end = up => end,
-        end = pings => end,
+        end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
     }

@@ -42,12 +42,12 @@ pub async fn run(
         loop {
             tokio::select! {
                 read = from_native.read(&mut buffer) => match read {
-                    Ok(0) if client_closed.get() => return End::Client,
+                    // It answers a client's close by closing.
+                    Ok(0) | Err(_) if client_closed.get() => return End::Client,
                     Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
                     Ok(n) => if let Err(end) = down.pass(&buffer[..n], control).await {
                         return end;
                     },
-                    Err(_) if client_closed.get() => return End::Client,
                     Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
                 },
                 () = control.pulse.due() => if down.at_boundary() && down.write(&PING).await.is_err() {
@@ -147,6 +147,7 @@ impl<W: AsyncRead + AsyncWrite> Down<W> {
     }
 
     /// Says why it ended, where a frame may still be put, and closes.
+    #[allow(clippy::await_holding_refcell_ref, reason = "the loops have ended: nobody else writes")]
     async fn finish(&self, end: &End) {
         let tell = !matches!(end, End::Client | End::ClientGone) && self.whole.get() && self.at_boundary();
         let closing = async {

@@ -4,10 +4,11 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, mpsc};
 
 use super::control::Control;
 use crate::edges::websocket::{Incoming, Receiver, Sender};
@@ -16,8 +17,10 @@ use crate::rules::ticket::Mode;
 
 /// The most bytes of one frame.
 const CHUNK: usize = 16 << 10;
-/// Input that waits for a guest that does not read; beyond it the client waits.
-const INPUT: usize = 64 << 10;
+/// Messages of input that wait for a guest that does not read; beyond it the client waits.
+const INPUT: usize = 64;
+/// How long a client has to take what a guest said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Output that waits for the client: bounded, the oldest goes first.
 #[derive(Debug)]
@@ -69,96 +72,95 @@ pub async fn run(
     control: &Control,
     buffer: usize,
 ) -> End {
-    let (mut from_backend, mut to_backend) = tokio::io::split(backend);
-    let outbox = RefCell::new(Outbox::new(buffer));
-    let arrived = Notify::new();
+    let (from_backend, to_backend) = tokio::io::split(backend);
+    let output = Output { waiting: RefCell::new(Outbox::new(buffer)), arrived: Notify::new() };
     let sender = Mutex::new(sender);
-    let (input, mut typed) = tokio::sync::mpsc::channel::<Bytes>(INPUT / 64);
-    let read = async {
-        let mut bytes = vec![0; CHUNK];
-        loop {
-            match from_backend.read(&mut bytes).await {
-                Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
-                Ok(n) => {
-                    let dropped = outbox.borrow_mut().push(&bytes[..n]);
-                    control.entry.dropped.set(control.entry.dropped.get() + dropped);
-                    arrived.notify_one();
-                }
-                Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
-            }
-        }
-    };
-    let write = async {
-        loop {
-            let payload = outbox.borrow_mut().take(CHUNK);
-            let Some(payload) = payload else {
-                arrived.notified().await;
-                continue;
-            };
-            let n = payload.len();
-            if let Err(end) = sender.lock().await.send(payload).await {
-                return end;
-            }
-            control.sent(n);
-        }
-    };
-    let receive = async {
-        loop {
-            let bytes = match receiver.next().await {
-                Ok(Incoming::Data(bytes)) => bytes,
-                Ok(Incoming::Alive) => Bytes::new(),
-                Err(end) => return end,
-            };
-            control.pulse.alive();
-            // View-only is enforced here, not by the page.
-            if control.entry.mode == Mode::Control && !bytes.is_empty() {
-                control.received(bytes.len());
-                if input.send(bytes).await.is_err() {
-                    return End::BackendGone("the guest closed the console".to_owned());
-                }
-            }
-        }
-    };
-    let type_in = async {
-        while let Some(bytes) = typed.recv().await {
-            if let Err(why) = to_backend.write_all(&bytes).await {
-                return End::BackendGone(format!("the guest's console failed: {why}"));
-            }
-        }
-        std::future::pending().await
-    };
-    let pings = async {
-        loop {
-            control.pulse.due().await;
-            if let Ok(mut sender) = sender.try_lock()
-                && let Err(end) = sender.ping().await
-            {
-                return end;
-            }
-        }
-    };
+    let (input, typed) = tokio::sync::mpsc::channel::<Bytes>(INPUT);
     let end = tokio::select! {
-        end = read => end,
-        end = write => end,
-        end = receive => end,
-        end = type_in => end,
-        end = pings => end,
+        end = output.read(from_backend, control) => end,
+        end = output.write(&sender, control) => end,
+        end = receive(receiver, input, control) => end,
+        end = type_in(typed, to_backend) => end,
+        end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
     };
     // The last words of a guest that stops are often the ones that matter.
-    let mut outbox = outbox.into_inner();
-    let sender = sender.into_inner();
     if matches!(end, End::BackendGone(_)) {
-        while let Some(payload) = outbox.take(CHUNK) {
-            let n = payload.len();
-            match tokio::time::timeout(std::time::Duration::from_secs(1), sender.send(payload)).await {
-                Ok(Ok(())) => control.sent(n),
-                _ => break,
+        let _ = tokio::time::timeout(LAST_WORDS, output.write_rest(&sender, control)).await;
+    }
+    end
+}
+
+/// The way from the guest to the client: what was read waits here until the client takes it.
+struct Output {
+    waiting: RefCell<Outbox>,
+    arrived: Notify,
+}
+
+impl Output {
+    async fn read(&self, mut backend: impl AsyncRead + Unpin, control: &Control) -> End {
+        let mut bytes = vec![0; CHUNK];
+        loop {
+            match backend.read(&mut bytes).await {
+                Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
+                Ok(n) => {
+                    let dropped = self.waiting.borrow_mut().push(&bytes[..n]);
+                    control.entry.dropped.set(control.entry.dropped.get() + dropped);
+                    self.arrived.notify_one();
+                }
+                Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
             }
         }
     }
-    end
+
+    async fn write(&self, sender: &Mutex<&mut Sender>, control: &Control) -> End {
+        loop {
+            if let Err(end) = self.write_rest(sender, control).await {
+                return end;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    async fn write_rest(&self, sender: &Mutex<&mut Sender>, control: &Control) -> Result<(), End> {
+        loop {
+            let payload = self.waiting.borrow_mut().take(CHUNK);
+            let Some(payload) = payload else { return Ok(()) };
+            let n = payload.len();
+            sender.lock().await.send(payload).await?;
+            control.sent(n);
+        }
+    }
+}
+
+/// Reads the client for as long as it is there, also while the guest takes no input: a close or a pong
+/// must not wait behind what was typed.
+async fn receive(receiver: &mut Receiver, input: mpsc::Sender<Bytes>, control: &Control) -> End {
+    loop {
+        let bytes = match receiver.next().await {
+            Ok(Incoming::Data(bytes)) => bytes,
+            Ok(Incoming::Alive) => Bytes::new(),
+            Err(end) => return end,
+        };
+        control.pulse.alive();
+        // View-only is enforced here, not by the page.
+        if control.entry.mode == Mode::Control && !bytes.is_empty() {
+            control.received(bytes.len());
+            if input.send(bytes).await.is_err() {
+                return End::BackendGone("the guest closed the console".to_owned());
+            }
+        }
+    }
+}
+
+async fn type_in(mut typed: mpsc::Receiver<Bytes>, mut backend: impl AsyncWrite + Unpin) -> End {
+    while let Some(bytes) = typed.recv().await {
+        if let Err(why) = backend.write_all(&bytes).await {
+            return End::BackendGone(format!("the guest's console failed: {why}"));
+        }
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

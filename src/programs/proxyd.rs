@@ -30,7 +30,7 @@ struct Arguments {
     /// The guest whose socket systemd passes.
     #[arg(long, value_name = "UUID", conflicts_with_all = ["listen", "route"], required_unless_present = "listen")]
     guest: Option<Uuid>,
-    /// Listen here instead: ADDRESS:PORT, or unix:/PATH.
+    /// Listen here instead: `ADDRESS:PORT`, or `unix:/PATH`.
     #[arg(long, value_name = "WHERE", requires = "route")]
     listen: Option<String>,
     /// The route to serve, a TOML file. Its backends are connected to from here.

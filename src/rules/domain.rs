@@ -4,8 +4,12 @@
 use super::guest::Uuid;
 use super::xml::{BadXml, Document, Node};
 
-/// The namespace of this project's elements in a guest's `<metadata>`.
+/// The namespace of what a guest's owner says in its `<metadata>`.
 pub const NAMESPACE: &str = "urn:console-proxy:1";
+
+/// The namespace of the note that wiring leaves there. One of its own: libvirt keeps a single element
+/// per namespace, so the owner's `virsh metadata` would otherwise replace the note, and the note the settings.
+pub const WIRING_NAMESPACE: &str = "urn:console-proxy:wiring:1";
 
 /// The alias of the serial port that wiring adds. libvirt keeps aliases that begin with `ua-`.
 pub const ALIAS: &str = "ua-console-proxy";
@@ -38,6 +42,8 @@ pub struct Chardev {
     pub source: Source,
     /// `target@type`: `isa-serial`, `serial`, `virtio`, ...
     pub target: String,
+    /// `target/model@name`: `isa-serial`, `sclpconsole`, ...; empty before libvirt has chosen one.
+    pub model: String,
     /// `target@port`; `None` before libvirt has numbered it.
     pub port: Option<u16>,
     /// `alias@name`.
@@ -97,12 +103,15 @@ pub enum Listen {
     Address(Option<String>),
     /// At a unix socket, known while the guest runs.
     Socket(Option<String>),
+    /// At the address of one of libvirt's networks, not known before the guest runs.
+    Network,
     /// Nowhere: `<listen type='none'/>`.
     Nowhere,
 }
 
 /// This project's part of `<metadata>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a note of its own")]
 pub struct Notes {
     /// `<console-proxy:settings wire='no'/>`: the guest's owner wants its definition left alone.
     pub no_wiring: bool,
@@ -110,6 +119,8 @@ pub struct Notes {
     pub no_publishing: bool,
     /// The guest's definition carries a note of wiring.
     pub wired: bool,
+    /// The VNC display has a websocket because wiring asked for one.
+    pub websocket_added: bool,
 }
 
 /// Why a text is not read as a domain.
@@ -124,6 +135,20 @@ pub enum BadDomain {
     /// A required element is absent, twice there, or makes no sense.
     #[error("the domain's <{0}> {1}")]
     Element(&'static str, &'static str),
+}
+
+impl Chardev {
+    /// Whether wiring added it, and it still is what wiring makes: a port that QEMU listens on.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.alias.as_deref() == Some(ALIAS) && matches!(self.source, Source::TcpListen { .. })
+    }
+
+    /// Whether a `<console>` is no device of its own but a second name for the first serial port.
+    #[must_use]
+    pub fn is_serial_twin(&self) -> bool {
+        matches!(self.target.as_str(), "" | "serial")
+    }
 }
 
 impl Domain {
@@ -161,13 +186,8 @@ impl Domain {
 
     /// The consoles that are devices of their own, not a second name for a serial port.
     pub fn own_consoles(&self) -> impl Iterator<Item = &Chardev> {
-        self.consoles.iter().filter(|console| !is_serial_twin(console))
+        self.consoles.iter().filter(|console| !console.is_serial_twin())
     }
-}
-
-/// `<console type=... target serial>` is one device with the `<serial>` of the same index.
-fn is_serial_twin(console: &Chardev) -> bool {
-    matches!(console.target.as_str(), "" | "serial")
 }
 
 fn only(root: Node<'_>, name: &'static str) -> Result<String, BadDomain> {
@@ -184,6 +204,11 @@ fn chardev(node: Node<'_>) -> Chardev {
     Chardev {
         source: source(node),
         target: target.and_then(|t| t.attribute("type")).unwrap_or_default().to_owned(),
+        model: target
+            .and_then(|t| t.first("model"))
+            .and_then(|model| model.attribute("name"))
+            .unwrap_or_default()
+            .to_owned(),
         port: target.and_then(|t| t.attribute("port")).and_then(|port| port.parse().ok()),
         alias: node.first("alias").and_then(|a| a.attribute("name")).map(str::to_owned),
     }
@@ -227,6 +252,7 @@ fn display(node: Node<'_>) -> Option<Display> {
     let place = match listen.and_then(|l| l.attribute("type")) {
         Some("none") => Listen::Nowhere,
         Some("socket") => Listen::Socket(of_listen("socket").or_else(|| node.attribute("socket").map(str::to_owned))),
+        Some("network") if of_listen("address").is_none() => Listen::Network,
         None if node.attribute("socket").is_some() => Listen::Socket(node.attribute("socket").map(str::to_owned)),
         _ => Listen::Address(of_listen("address").or_else(|| node.attribute("listen").map(str::to_owned))),
     };
@@ -243,12 +269,12 @@ fn notes(metadata: Node<'_>) -> Notes {
     let mut notes = Notes::default();
     for child in metadata.children() {
         let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
-        if child.declares(prefix) != Some(NAMESPACE) {
-            continue;
-        }
-        match local {
-            "wired" => notes.wired = true,
-            "settings" => {
+        match (child.declares(prefix), local) {
+            (Some(WIRING_NAMESPACE), "wired") => {
+                notes.wired = true;
+                notes.websocket_added |= child.attribute("websocket") == Some("added");
+            }
+            (Some(NAMESPACE), "settings") => {
                 notes.no_wiring |= child.attribute("wire") == Some("no");
                 notes.no_publishing |= child.attribute("publish") == Some("no");
             }
@@ -326,7 +352,8 @@ mod tests {
         };
         assert!(guest("<x:settings xmlns:x='urn:console-proxy:1' wire='no'/>").no_wiring);
         assert!(guest("<x:settings xmlns:x='urn:console-proxy:1' publish='no'/>").no_publishing);
-        assert!(guest("<wired xmlns='urn:console-proxy:1'/>").wired);
+        assert!(guest("<wired xmlns='urn:console-proxy:wiring:1'/>").wired);
+        assert!(!guest("<wired xmlns='urn:console-proxy:1'/>").wired);
         assert_eq!(guest("<x:settings xmlns:x='urn:other' wire='no'/><settings wire='no'/>"), Notes::default());
     }
 

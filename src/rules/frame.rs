@@ -196,11 +196,11 @@ mod tests {
         match payload.len() {
             n @ 0..=125 => bytes.push(mask | n as u8),
             n @ 126..=0xffff => {
-                bytes.push(mask | 126);
+                bytes.push(mask | 0x7e);
                 bytes.extend((n as u16).to_be_bytes());
             }
             n => {
-                bytes.push(mask | 127);
+                bytes.push(mask | 0x7f);
                 bytes.extend((n as u64).to_be_bytes());
             }
         }

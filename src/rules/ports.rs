@@ -32,11 +32,20 @@ pub enum BadRange {
 }
 
 impl PortRange {
-    /// A range from known numbers. Panics when they are out of order: for constants only.
+    /// A range from known numbers, for constants.
+    ///
+    /// # Panics
+    /// When they are out of order, or below 1024.
     #[must_use]
     pub const fn new(first: u16, last: u16) -> Self {
         assert!(first >= 1024 && first < last);
         Self { first, last }
+    }
+
+    /// The first port.
+    #[must_use]
+    pub fn first(self) -> u16 {
+        self.first
     }
 
     /// The port of a slot, if the range reaches that far.
@@ -153,7 +162,8 @@ impl SlotTable {
     /// The file's form, in the order of the slots.
     #[must_use]
     pub fn to_text(&self) -> String {
-        self.0.iter().map(|(slot, uuid)| format!("{slot} {uuid}\n")).collect()
+        let lines: Vec<String> = self.0.iter().map(|(slot, uuid)| format!("{slot} {uuid}\n")).collect();
+        lines.concat()
     }
 
     /// The guest's slot, if it has one.

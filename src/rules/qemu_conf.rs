@@ -9,6 +9,8 @@ pub struct QemuConf {
     pub vnc_tls_verify: bool,
     /// Where VNC's certificates are.
     pub vnc_cert_folder: String,
+    /// Where displays listen that name no address.
+    pub vnc_listen: String,
 }
 
 impl QemuConf {
@@ -16,15 +18,16 @@ impl QemuConf {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let value = |key: &str| {
-            let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-            let found = lines
+            let lines = text.lines().rev().filter_map(|line| line.trim().split_once('='));
+            let mut found = lines
                 .filter(|(name, _)| name.trim() == key)
                 .map(|(_, value)| value.trim().trim_matches('"').to_owned());
-            found.last()
+            found.next()
         };
         let on = |key| value(key).is_some_and(|value| value == "1");
         let default_folder = value("default_tls_x509_cert_dir");
         Self {
+            vnc_listen: value("vnc_listen").unwrap_or_else(|| "127.0.0.1".to_owned()),
             vnc_tls: on("vnc_tls"),
             vnc_tls_verify: value("vnc_tls_x509_verify")
                 .map_or_else(|| on("default_tls_x509_verify"), |value| value == "1"),
@@ -42,12 +45,22 @@ mod tests {
     #[test]
     fn comments_do_not_count_and_folders_follow_libvirts_order() {
         let conf = QemuConf::parse("#vnc_tls = 1\n");
-        assert_eq!(
-            conf,
-            QemuConf { vnc_tls: false, vnc_tls_verify: false, vnc_cert_folder: "/etc/pki/libvirt-vnc".into() }
+        let defaults = QemuConf {
+            vnc_tls: false,
+            vnc_tls_verify: false,
+            vnc_cert_folder: "/etc/pki/libvirt-vnc".into(),
+            vnc_listen: "127.0.0.1".into(),
+        };
+        assert_eq!(conf, defaults);
+        let conf = QemuConf::parse(
+            " vnc_tls = 1\ndefault_tls_x509_cert_dir = \"/etc/pki/qemu\"\nvnc_tls_x509_verify=1\nvnc_listen = \"0.0.0.0\"\n",
         );
-        let conf =
-            QemuConf::parse(" vnc_tls = 1\ndefault_tls_x509_cert_dir = \"/etc/pki/qemu\"\nvnc_tls_x509_verify=1\n");
-        assert_eq!(conf, QemuConf { vnc_tls: true, vnc_tls_verify: true, vnc_cert_folder: "/etc/pki/qemu".into() });
+        let changed = QemuConf {
+            vnc_tls: true,
+            vnc_tls_verify: true,
+            vnc_cert_folder: "/etc/pki/qemu".into(),
+            vnc_listen: "0.0.0.0".into(),
+        };
+        assert_eq!(conf, changed);
     }
 }

@@ -68,6 +68,9 @@ pub struct Way {
     /// QEMU's or spice-server's own websocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<Backend>,
+    /// The websocket is there because wiring asked QEMU for it: the guard keeps it for root alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
     /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket_ca: Option<String>,
@@ -133,8 +136,7 @@ impl Backend {
             Self::Tcp(_, port) => format!("tcp-{port}"),
             Self::Unix(path) => {
                 let digest = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
-                let hex: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("unix-{hex}")
+                format!("unix-{}", hex(&digest.as_ref()[..16]))
             }
             Self::Pty(number) => format!("pts-{number}"),
         }
@@ -160,6 +162,16 @@ impl FromStr for Backend {
             _ => Err(bad()),
         }
     }
+}
+
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+        text
+    })
 }
 
 /// The N of `/dev/pts/N`.
@@ -292,12 +304,14 @@ mod tests {
                     raw: "tcp:127.0.0.1:5900".parse().ok(),
                     websocket: "tcp:[::1]:5700".parse().ok(),
                     websocket_ca: None,
+                    guarded: false,
                 },
                 Way {
                     console: Console::Serial(0),
                     raw: "pty:/dev/pts/3".parse().ok(),
                     websocket: None,
                     websocket_ca: None,
+                    guarded: false,
                 },
             ],
             unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],

@@ -1,4 +1,4 @@
-//! Tickets: JWS compact (RFC 7515), `alg` EdDSA (RFC 8037), with the claims of DESIGN, "What
+//! Tickets: JWS compact (RFC 7515), `alg` `EdDSA` (RFC 8037), with the claims of DESIGN, "What
 //! outsiders rely on". This module owns their form; it says each rule itself, because what a JWT
 //! library leaves optional (`nbf`, `aud`, unknown headers) is not optional here.
 
@@ -155,7 +155,7 @@ pub enum BadTicket {
     /// of the wrong form.
     #[error("the ticket is malformed: {0}")]
     Malformed(String),
-    /// Another algorithm than EdDSA.
+    /// Another algorithm than `EdDSA`.
     #[error("the ticket's algorithm is not EdDSA")]
     Algorithm,
     /// No such issuer.

@@ -186,6 +186,12 @@ impl<'d> Node<'d> {
         self.element().attributes.iter().find(|attribute| &text[attribute.name.clone()] == name)
     }
 
+    /// The attribute that is written last.
+    #[must_use]
+    pub fn last_attribute(self) -> Option<&'d Attribute> {
+        self.element().attributes.last()
+    }
+
     /// The element's text without markup, entities resolved, white space at both ends taken off.
     #[must_use]
     pub fn text(self) -> String {

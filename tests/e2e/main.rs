@@ -1,6 +1,6 @@
 //! The end-to-end suite. It runs inside a scratch host in which the package was installed; `make e2e` builds it,
 //! boots the host and runs it there. One test after the other: they share the host.
-
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
