@@ -83,7 +83,7 @@ impl Host {
     fn way(&mut self, console: &str) -> &mut Way {
         let console = console.parse().unwrap();
         let at = self.route.consoles.iter().position(|way| way.console == console).unwrap_or_else(|| {
-            self.route.consoles.push(Way { console, raw: None, websocket: None, websocket_ca: None });
+            self.route.consoles.push(Way { console, raw: None, websocket: None, guarded: false, websocket_ca: None });
             self.route.consoles.len() - 1
         });
         &mut self.route.consoles[at]
@@ -494,9 +494,11 @@ fn connect(route: &Route, part: Part, guest: &Uuid, is_it: impl Fn(&Way) -> bool
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(ip, port) => TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), Duration::from_secs(1))
-            .map(OwnedFd::from)
-            .map_err(failed),
+        Place::Tcp(address, port) => {
+            TcpStream::connect_timeout(&SocketAddr::new(*address, *port), Duration::from_secs(1))
+                .map(OwnedFd::from)
+                .map_err(failed)
+        }
         Place::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed),
         Place::Pty(_) => panic!("this broker has no terminals"),
     }
