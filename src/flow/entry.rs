@@ -507,11 +507,7 @@ async fn relay(
     };
     let end = settle(end).await;
     if end != End::ClientGone {
-        let closing = async {
-            sender.close(&end).await;
-            receiver.drain().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+        websocket::close(sender, receiver, &end).await;
     }
     end
 }

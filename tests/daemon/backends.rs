@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use console_proxy::edges::websocket::derive_accept_key;
 use console_proxy::rules::route::Backend as Place;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::net::{AddressFamily, SocketType};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream};
 
 use crate::client::{Frame, read_frame};
 use crate::host::PATIENCE;
@@ -145,6 +148,20 @@ impl Backend {
         })
     }
 
+    /// [`Self::websocket`] over TLS, with a certificate for these names.
+    pub fn websocket_tls(keys: &TlsKeys, names: &[&str]) -> Self {
+        let config = keys.server(names);
+        Self::serve(move |conversation| {
+            let mut tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+            let mut stream = Stream::new(&mut tls, conversation);
+            accept_websocket(&mut stream)?;
+            loop {
+                let frame = read_frame(&mut stream)?;
+                stream.write_all(&crate::client::frame(frame.first, None, &frame.payload))?;
+            }
+        })
+    }
+
     /// All bytes that came in, in all connections.
     pub fn received(&self) -> Vec<u8> {
         self.received.lock().unwrap().clone()
@@ -153,6 +170,37 @@ impl Backend {
     /// The same as text: a websocket's request, for example.
     pub fn received_text(&self) -> String {
         String::from_utf8_lossy(&self.received()).into_owned()
+    }
+}
+
+/// An authority that signs certificates, as the one that libvirt's documentation has people make.
+pub struct TlsKeys {
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl TlsKeys {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { authority: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// Its certificate, PEM.
+    pub fn authority(&self) -> String {
+        self.authority.pem()
+    }
+
+    fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.authority).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+            .unwrap();
+        Arc::new(config)
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::{broker_server, files, keys};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
-use console_proxy::rules::guest::Uuid;
+use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
 use console_proxy::rules::ticket::{self, Claims, Mode, Pattern};
 use ring::signature::Ed25519KeyPair;
@@ -74,16 +74,14 @@ impl Host {
 
     /// The same over TLS, with the certificates that its chain must end in.
     pub fn native_tls(mut self, console: &str, place: &Place, ca: &str) -> Self {
-        *self.way(console) =
-            Way { websocket: Some(place.clone()), websocket_ca: Some(ca.to_owned()), ..self.way(console).clone() };
-        self.write_route();
-        self
+        self.way(console).websocket_ca = Some(ca.to_owned());
+        self.native(console, place)
     }
 
     fn way(&mut self, console: &str) -> &mut Way {
-        let console = console.parse().unwrap();
+        let console: Console = console.parse().unwrap();
         let at = self.route.consoles.iter().position(|way| way.console == console).unwrap_or_else(|| {
-            self.route.consoles.push(Way { console, raw: None, websocket: None, guarded: false, websocket_ca: None });
+            self.route.consoles.push(serde_json::from_value(serde_json::json!({"console": console})).unwrap());
             self.route.consoles.len() - 1
         });
         &mut self.route.consoles[at]
@@ -270,6 +268,17 @@ impl Proxy {
     /// A websocket, or why not. Headers given replace those of the same name that are sent by default.
     pub fn try_open(&self, target: &str, headers: &[(&str, &str)]) -> Result<Ws, Answer> {
         Ws::open(self.client(), target, headers)
+    }
+
+    /// A websocket on a console that somebody else has just left.
+    #[track_caller]
+    pub fn open_when_free(&self, path: &str) -> Ws {
+        let mut found = None;
+        until("the console is free", || {
+            found = self.try_open(&format!("{path}?token={}", self.ticket()), &[]).ok();
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// Why there is no websocket.
@@ -494,11 +503,9 @@ fn connect(route: &Route, part: Part, guest: &Uuid, is_it: impl Fn(&Way) -> bool
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(address, port) => {
-            TcpStream::connect_timeout(&SocketAddr::new(*address, *port), Duration::from_secs(1))
-                .map(OwnedFd::from)
-                .map_err(failed)
-        }
+        Place::Tcp(ip, port) => TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), Duration::from_secs(1))
+            .map(OwnedFd::from)
+            .map_err(failed),
         Place::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed),
         Place::Pty(_) => panic!("this broker has no terminals"),
     }

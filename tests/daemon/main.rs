@@ -11,6 +11,8 @@ mod backends;
 mod client;
 mod host;
 
+mod frames;
+mod native;
 mod requests;
 mod sessions;
 mod tickets;
