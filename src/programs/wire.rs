@@ -30,7 +30,7 @@ pub struct WireArguments {
     /// Stay, and wire what changes, until nothing has changed for some seconds; 0: once (by
     /// console-proxy-wire.service). Guests that were unwired by hand stay unwired.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
-          conflicts_with_all = ["guests", "xml", "dry_run"])]
+          requires = "all", conflicts_with = "dry_run")]
     watch: Option<u16>,
     /// With --xml: the guest's slot on its host. Nothing is reserved.
     #[arg(long, requires = "xml")]
