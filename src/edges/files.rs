@@ -83,7 +83,9 @@ pub fn give_to_group(path: &Path, group: &str) -> Result<()> {
     fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {}", path.display()))
 }
 
-fn group_id(name: &str) -> Option<u32> {
+/// A group's number, by its name in /etc/group.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
     let groups = fs::read_to_string("/etc/group").ok()?;
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -103,11 +103,16 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// libvirt's qemu.conf; its defaults where it cannot be read.
+#[must_use]
+pub fn qemu_conf(paths: &Paths) -> QemuConf {
+    QemuConf::parse(&files::read(&paths.qemu_conf(), 1 << 20).ok().flatten().unwrap_or_default())
+}
+
 /// What libvirt's qemu.conf says of VNC and TLS.
 #[must_use]
 pub fn vnc_tls(paths: &Paths) -> VncTls {
-    let text = files::read(&paths.qemu_conf(), 1 << 20).ok().flatten().unwrap_or_default();
-    let conf = QemuConf::parse(&text);
+    let conf = qemu_conf(paths);
     if !conf.vnc_tls {
         return VncTls::Off;
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{keys, prune, show, sync, ticket, wire};
+use super::{doctor, keys, prune, publish, show, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -40,6 +40,11 @@ enum Verb {
     Open(ticket::Arguments),
     /// Print a ticket alone.
     Ticket(ticket::Arguments),
+    /// Look at everything that has to be right, and say what is not and what to do.
+    Doctor,
+    /// Publish running guests from what libvirt says: after a change of the configuration, or for guests
+    /// that ran before.
+    Publish(publish::Arguments),
     /// Change guests' definitions so that their consoles can be reached.
     Wire(wire::WireArguments),
     /// Take exactly that back.
@@ -103,6 +108,8 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
             files::config(paths)?;
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;
         }
+        Verb::Doctor => return doctor::run(paths, out),
+        Verb::Publish(arguments) => return publish::run(paths, &arguments, out),
         Verb::Sync => sync::run(paths)?,
         Verb::Guard { remove_unless_needed: false } => sync::load_guard(paths)?,
         Verb::Guard { remove_unless_needed: true } => sync::remove_guard_unless_needed(paths, out)?,

@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use crate::edges::claims::Claim;
 use crate::edges::paths::Paths;
 use crate::edges::{files, ports, publish, slots};
-use crate::rules::domain::{ALIAS, Domain, Source};
+use crate::rules::domain::{Domain, Source};
 use crate::rules::guest::printable;
 use crate::rules::hook::{Operation, Outcome, Task, exit_code};
-use crate::rules::{wiring, xml};
+use crate::rules::wiring::{self, Settings};
+use crate::rules::xml;
 
 /// Runs with the arguments `NAME OPERATION SUBOP EXTRA`; returns the exit code.
 #[must_use]
@@ -44,7 +45,7 @@ fn run(paths: &Paths, operation: Operation) -> Result<()> {
     read.context("cannot read the domain XML")?;
     let domain = || Domain::parse(&text).context("cannot understand the domain XML");
     match operation.task() {
-        Task::Check => check(paths, &domain()?),
+        Task::Check => check(paths, &domain()?, &text),
         Task::Publish => {
             let claim = if operation == Operation::Reconnect { Claim::Keep } else { Claim::Take };
             publish::publish(paths, &domain()?, claim).map(drop)
@@ -57,18 +58,20 @@ fn run(paths: &Paths, operation: Operation) -> Result<()> {
 
 /// Before a start: says who holds a port that the definition carries, since QEMU will only say that
 /// it is in use, and has wiring look at the guest again where its ports are not its own.
-fn check(paths: &Paths, domain: &Domain) -> Result<()> {
-    let mut ours = false;
+fn check(paths: &Paths, domain: &Domain, text: &str) -> Result<()> {
     for serial in &domain.serials {
         let Source::TcpListen { port, .. } = &serial.source else { continue };
-        ours |= serial.alias.as_deref() == Some(ALIAS);
         if let Some(holder) = ports::holder(*port) {
             tracing::error!(guest = %domain.uuid, "{}: the guest will not start, its serial port {port} is held by {holder}; \
-                `console-proxy unwire` takes the port out of the definition", printable(&domain.name));
+                `console-proxy unwire` takes a port of ours out of the definition", printable(&domain.name));
         }
     }
+    let config = files::config(paths)?;
     let slot = slots::load(paths)?.slot_of(&domain.uuid);
-    if !domain.notes.wired || (ours && slot.is_none()) {
+    let vnc_listen = publish::qemu_conf(paths).vnc_listen;
+    let wired = wiring::wire(text, Settings { config: &config, vnc_listen: &vnc_listen }, slot);
+    // A slot that is needed is wiring's to take; what cannot be wired is its to say.
+    if !wired.is_ok_and(|wired| wired.changes.is_empty()) {
         files::leave_note(&paths.wire_queue(), domain.uuid.as_str()).context("cannot leave a note for wiring")?;
     }
     Ok(())

@@ -2,20 +2,26 @@
 
 use anyhow::{Context, Result};
 
+use crate::edges::libvirt::Libvirt;
 use crate::edges::paths::Paths;
 use crate::edges::publish;
 use crate::rules::guest::{Uuid, printable};
 
 /// Finds a guest. libvirt knows best; where it does not answer, the published guests do.
 pub fn guest(paths: &Paths, text: &str) -> Result<Uuid> {
-    let published = publish::all_guests(paths)?;
-    if let Ok(uuid) = text.parse::<Uuid>()
-        && published.contains(&uuid)
-    {
-        return Ok(uuid);
+    match Libvirt::open_read_only() {
+        Ok(libvirt) => Ok(libvirt.find(text)?.uuid),
+        Err(why) => published(paths, text)
+            .with_context(|| format!("{why}; and no published guest is called {:?}", printable(text))),
     }
-    let routes = published.iter().filter_map(|uuid| publish::read_route(paths, uuid).ok().flatten());
-    let named: Vec<_> = routes.filter(|route| route.name == text).collect();
-    let first = named.into_iter().next().map(|route| route.uuid);
-    first.with_context(|| format!("there is no guest {:?} that runs and is published", printable(text)))
+}
+
+fn published(paths: &Paths, text: &str) -> Option<Uuid> {
+    let published = publish::all_guests(paths).ok()?;
+    let uuid = text.parse().ok().filter(|uuid| published.contains(uuid));
+    let named = || {
+        let mut routes = published.iter().filter_map(|uuid| publish::read_route(paths, uuid).ok().flatten());
+        routes.find(|route| route.name == text).map(|route| route.uuid)
+    };
+    uuid.or_else(named)
 }

@@ -2,11 +2,13 @@
 
 pub mod broker;
 pub mod cli;
+pub mod doctor;
 pub mod hook;
 pub mod keys;
 pub mod lookup;
 pub mod proxyd;
 pub mod prune;
+pub mod publish;
 pub mod show;
 pub mod sync;
 pub mod ticket;

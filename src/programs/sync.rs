@@ -99,8 +99,9 @@ fn pass(paths: &Paths) -> Result<usize> {
     Ok(failed)
 }
 
-/// All routes that can be read. One that cannot is told, and its guest's socket stopped.
-fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
+/// All routes that can be read, by guest. One that cannot is told, and its guest's socket stopped.
+#[must_use]
+pub fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
     let guests = publish::all_guests(paths).unwrap_or_else(|why| {
         tracing::error!("{why:#}");
         Vec::new()
@@ -205,10 +206,9 @@ fn note_failure(paths: &Paths, uuid: &Uuid, route: &Route, reason: Option<&str>)
 pub fn guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Guard {
     let ways = routes.values().flat_map(|route| &route.consoles);
     let websockets: BTreeSet<u16> = ways
-        .filter_map(|way| match (&way.websocket, &way.raw) {
-            // spice-server's websocket is its ordinary port, which the host's own clients use.
-            (Some(websocket), raw) if raw.as_ref() == Some(websocket) => None,
-            (Some(Backend::Tcp(_, port)), _) => Some(*port),
+        .filter(|way| way.guarded)
+        .filter_map(|way| match way.websocket {
+            Some(Backend::Tcp(_, port)) => Some(port),
             _ => None,
         })
         .collect();

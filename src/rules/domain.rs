@@ -111,6 +111,7 @@ pub enum Listen {
 
 /// This project's part of `<metadata>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a note of its own")]
 pub struct Notes {
     /// `<console-proxy:settings wire='no'/>`: the guest's owner wants its definition left alone.
     pub no_wiring: bool,
@@ -118,6 +119,8 @@ pub struct Notes {
     pub no_publishing: bool,
     /// The guest's definition carries a note of wiring.
     pub wired: bool,
+    /// The VNC display has a websocket because wiring asked for one.
+    pub websocket_added: bool,
 }
 
 /// Why a text is not read as a domain.
@@ -267,7 +270,10 @@ fn notes(metadata: Node<'_>) -> Notes {
     for child in metadata.children() {
         let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
         match (child.declares(prefix), local) {
-            (Some(WIRING_NAMESPACE), "wired") => notes.wired = true,
+            (Some(WIRING_NAMESPACE), "wired") => {
+                notes.wired = true;
+                notes.websocket_added |= child.attribute("websocket") == Some("added");
+            }
             (Some(NAMESPACE), "settings") => {
                 notes.no_wiring |= child.attribute("wire") == Some("no");
                 notes.no_publishing |= child.attribute("publish") == Some("no");

@@ -42,6 +42,12 @@ impl PortRange {
         Self { first, last }
     }
 
+    /// The first port.
+    #[must_use]
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
     /// The port of a slot, if the range reaches that far.
     #[must_use]
     pub fn port(self, slot: Slot) -> Option<u16> {

@@ -51,6 +51,9 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
         let console = Console::Console(virtio.port.unwrap_or(0));
         add(&mut route, console, chardev(virtio, config, serial_port));
     }
+    for way in &mut route.consoles {
+        way.guarded = way.console == Console::Vnc && way.websocket.is_some() && domain.notes.websocket_added;
+    }
     Some(route)
 }
 
@@ -63,7 +66,9 @@ fn add(route: &mut Route, console: Console, found: Found) {
         return;
     }
     match found {
-        Ok((raw, websocket, websocket_ca)) => route.consoles.push(Way { console, raw, websocket, websocket_ca }),
+        Ok((raw, websocket, websocket_ca)) => {
+            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false });
+        }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }
 }
@@ -234,6 +239,21 @@ mod tests {
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
         assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+    }
+
+    #[test]
+    fn a_websocket_that_wiring_asked_for_is_guarded_and_another_is_not() {
+        let guest = |note: &str| {
+            let text = format!(
+                "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata>{note}</metadata>\
+                 <devices><graphics type='vnc' port='5900' websocket='5700'/></devices></domain>"
+            );
+            route(&Domain::parse(&text).unwrap(), 4, &Config::default(), &VncTls::Off, 0).unwrap().consoles[0].guarded
+        };
+        let namespace = crate::rules::domain::WIRING_NAMESPACE;
+        assert!(guest(&format!("<c:wired xmlns:c='{namespace}' websocket='added'/>")));
+        assert!(!guest(&format!("<c:wired xmlns:c='{namespace}'/>")));
+        assert!(!guest(""));
     }
 
     #[test]

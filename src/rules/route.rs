@@ -68,6 +68,9 @@ pub struct Way {
     /// QEMU's or spice-server's own websocket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket: Option<Backend>,
+    /// The websocket is there because wiring asked QEMU for it: the guard keeps it for root alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
     /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket_ca: Option<String>,
@@ -301,12 +304,14 @@ mod tests {
                     raw: "tcp:127.0.0.1:5900".parse().ok(),
                     websocket: "tcp:[::1]:5700".parse().ok(),
                     websocket_ca: None,
+                    guarded: false,
                 },
                 Way {
                     console: Console::Serial(0),
                     raw: "pty:/dev/pts/3".parse().ok(),
                     websocket: None,
                     websocket_ca: None,
+                    guarded: false,
                 },
             ],
             unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],

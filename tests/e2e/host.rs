@@ -6,9 +6,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::ws::{Refused, Ws};
 
 /// Runs a shell command; panics with all it said when it fails. Returns its stdout without the last newline.
 #[track_caller]
@@ -85,6 +89,74 @@ pub fn journal_since(cursor: &str) -> String {
     sh(&format!("journalctl --sync; journalctl --no-pager -o short-precise --after-cursor='{cursor}'"))
 }
 
+/// Further configuration, in a file of its own under `console-proxy.toml.d/`; taken away at the end of a test.
+pub struct Configured(PathBuf);
+
+impl Configured {
+    #[track_caller]
+    pub fn with(text: &str) -> Self {
+        let folder = Path::new("/etc/console-proxy/console-proxy.toml.d");
+        fs::create_dir_all(folder).unwrap();
+        let path = folder.join("50-e2e.toml");
+        assert!(!path.exists(), "one configuration at a time");
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A process that ends with the test.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts a shell command with its input open.
+    #[track_caller]
+    pub fn sh(command: &str) -> Self {
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-c", &format!("exec {command}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(shell.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A user of this host who ends with the test; `groups` as useradd takes them.
+pub struct User(pub &'static str);
+
+impl User {
+    #[track_caller]
+    pub fn in_groups(name: &'static str, groups: &str) -> Self {
+        let groups = if groups.is_empty() { String::new() } else { format!("--groups {groups}") };
+        sh(&format!("useradd --create-home --shell /bin/bash {groups} {name}"));
+        Self(name)
+    }
+
+    /// Runs a command as this user, from a home of its own.
+    pub fn run(&self, command: &str) -> Result<String, String> {
+        try_sh(&format!("cd / && runuser -u {} -- env -i HOME=/home/{0} PATH=/usr/bin:/bin {command}", self.0))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = try_sh(&format!("loginctl terminate-user {0}; pkill -KILL -u {0}; userdel --remove {0}", self.0));
+    }
+}
+
 /// A file whose content is put back at the end of a test, however that ends.
 pub struct Replaced {
     path: PathBuf,
@@ -113,6 +185,13 @@ impl Drop for Replaced {
         let _ = fs::remove_file(&self.path);
         fs::rename(&self.saved, &self.path).unwrap();
     }
+}
+
+/// Restarts libvirt's daemon, and waits until it answers.
+#[track_caller]
+pub fn restart_libvirtd() {
+    systemctl("restart libvirtd");
+    wait_until("libvirtd to answer", Duration::from_secs(60), || try_sh("virsh list").is_ok());
 }
 
 /// Where the package is that the suite is about.
@@ -155,6 +234,45 @@ impl Guest {
     pub fn destroy(&self) -> &Self {
         virsh(&format!("destroy '{}'", self.name));
         self
+    }
+
+    /// As `console-proxy list --json` shows it; `None` where it is not published.
+    #[track_caller]
+    pub fn listed(&self) -> Option<Value> {
+        let listing: Value = serde_json::from_str(&sh("console-proxy list --json")).expect("list --json is JSON");
+        listing["guests"].as_array().unwrap().iter().find(|guest| guest["name"] == self.name.as_str()).cloned()
+    }
+
+    /// Its public port, as soon as that listens.
+    #[track_caller]
+    pub fn port(&self) -> u16 {
+        wait_for(&format!("{} to listen", self.name), SOON, || {
+            let shown = self.listed().filter(|shown| shown["state"] == "listening")?;
+            Some(shown["port"].as_u64().unwrap() as u16)
+        })
+    }
+
+    /// A ticket for all of its consoles.
+    #[track_caller]
+    pub fn ticket(&self) -> String {
+        self.ticket_with("")
+    }
+
+    /// A ticket with further options of `console-proxy ticket`.
+    #[track_caller]
+    pub fn ticket_with(&self, options: &str) -> String {
+        sh(&format!("console-proxy ticket {options} '{}'", self.name))
+    }
+
+    /// Opens a console with a ticket of its own.
+    #[track_caller]
+    pub fn open(&self, console: &str) -> Ws {
+        self.try_open(console).unwrap_or_else(|why| panic!("{} of {}: {why:?}", console, self.name))
+    }
+
+    #[track_caller]
+    pub fn try_open(&self, console: &str) -> Result<Ws, Refused> {
+        Ws::connect(self.port(), &format!("/{console}"), &self.ticket())
     }
 
     /// What libvirt calls its state: `running`, `shut off`, ...
@@ -270,6 +388,11 @@ impl Definition {
 
     pub fn with_uuid(self, uuid: &str) -> Self {
         self.with(&format!("--uuid {uuid}"))
+    }
+
+    /// Little memory and nothing to boot: for a guest that only has to run.
+    pub fn blank(self) -> Self {
+        self.with("--blank")
     }
 
     pub fn with_autostart(self) -> Self {

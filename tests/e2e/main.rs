@@ -4,8 +4,15 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod faults;
+mod guard;
 mod hook;
 mod host;
+mod hostile;
 mod package;
+mod reboot;
+mod storms;
 mod units;
+mod unread;
+mod user;
 mod ws;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -82,12 +83,51 @@ fn connector() -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
+/// SHA-256 of the certificate that a port serves, in the form in which `list` and `url` print it.
+#[track_caller]
+pub fn served_fingerprint(port: u16) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("the port takes connections");
+        let tls = connector().connect(ServerName::try_from("localhost").unwrap(), tcp).await.expect("it speaks TLS");
+        let certificate = tls.get_ref().1.peer_certificates().expect("it shows a certificate")[0].clone();
+        let digest = ::ring::digest::digest(&::ring::digest::SHA256, &certificate);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    })
+}
+
+/// A plain GET with a ticket (none when it is empty): the status and the body.
+#[track_caller]
+pub fn get(port: u16, path: &str, token: &str) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bearer = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{bearer}Connection: close\r\n\r\n");
+    let answer = runtime.block_on(async {
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("the port takes connections");
+        let mut tls =
+            connector().connect(ServerName::try_from("localhost").unwrap(), tcp).await.expect("it speaks TLS");
+        tls.write_all(request.as_bytes()).await.expect("it takes a request");
+        let mut answer = Vec::new();
+        let _ = timeout(Duration::from_secs(20), tls.read_to_end(&mut answer)).await.expect("it answers in time");
+        String::from_utf8_lossy(&answer).into_owned()
+    });
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no status: {head:?}")), body.to_owned())
+}
+
 /// An open websocket, used from a test's one thread.
 pub struct Ws {
     runtime: Runtime,
     stream: WebSocketStream<TlsStream<TcpStream>>,
     /// What was received and not yet asked for.
     pub received: Vec<u8>,
+}
+
+impl std::fmt::Debug for Ws {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an open websocket")
+    }
 }
 
 /// Why there is no websocket: the answer's status, or what went wrong before there was one.
@@ -103,6 +143,14 @@ impl Refused {
         match self {
             Self::Status(status, _) => *status,
             Self::Other(why) => panic!("no HTTP answer at all: {why}"),
+        }
+    }
+
+    /// What the answer says.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Status(_, words) | Self::Other(words) => words,
         }
     }
 }
@@ -162,6 +210,15 @@ impl Ws {
                 Err(end) => panic!("the websocket ended ({end:?}) before {text:?}; received: {:?}", self.so_far()),
             }
         }
+    }
+
+    /// Types a command line at a guest's shell, and returns all that came back until `answer`, which the line itself
+    /// must not contain: the terminal echoes it.
+    #[track_caller]
+    pub fn command(&mut self, line: &str, answer: &str) -> String {
+        assert!(!line.contains(answer), "the echo of {line:?} would be taken for the answer");
+        self.send(format!("{line}\n").as_bytes());
+        self.read_until(answer, Duration::from_secs(20))
     }
 
     fn so_far(&self) -> String {

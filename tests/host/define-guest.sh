@@ -1,12 +1,12 @@
 #!/bin/bash
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
 #   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--pty]... [--tcp PORT]...
-#       [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--print]
-# Without an option that names a console the guest has none. --print prints its XML instead.
+#       [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
+# Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
 name=$1
 shift
-devices='' serials=0 log='' uuid='' autostart='' print='' listen=127.0.0.1 vnc='' console=tty0
+devices='' serials=0 log='' uuid='' autostart='' print='' listen=127.0.0.1 vnc='' console=tty0 blank=''
 
 serial() { # TYPE, and what is in the element
 	devices+="<serial type='$1'>$2$log<target port='$serials'/></serial>"
@@ -27,6 +27,7 @@ while [ $# -gt 0 ]; do
 	--serial-log) log="<log file='/var/log/libvirt/qemu/$name-serial.log' append='off'/>" ;;
 	--uuid) uuid="<uuid>$2</uuid>"; shift ;;
 	--autostart) autostart=yes ;;
+	--blank) blank=yes ;;
 	--print) print=yes ;;
 	*) echo "define-guest.sh: no option $1" >&2; exit 2 ;;
 	esac
@@ -37,15 +38,17 @@ if [ -n "$vnc" ]; then
 fi
 case $devices in *graphics*) devices+="<video><model type='vga'/></video>" ;; esac
 
+memory=128 boot="<kernel>/var/lib/libvirt/boot/test-guest-vmlinuz</kernel>
+    <initrd>/var/lib/libvirt/boot/test-guest-initrd</initrd>
+    <cmdline>console=$console panic=1 quiet guest=$name</cmdline>"
+[ -z "$blank" ] || memory=32 boot="<boot dev='hd'/>"
 xml="<domain type='qemu'>
   <name>$name</name>$uuid
-  <memory unit='MiB'>128</memory>
+  <memory unit='MiB'>$memory</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
-    <kernel>/var/lib/libvirt/boot/test-guest-vmlinuz</kernel>
-    <initrd>/var/lib/libvirt/boot/test-guest-initrd</initrd>
-    <cmdline>console=$console panic=1 quiet guest=$name</cmdline>
+    $boot
   </os>
   <features><acpi/></features>
   <on_reboot>restart</on_reboot>

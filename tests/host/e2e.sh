@@ -45,3 +45,11 @@ host run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /root/console
 say "running the suite"
 # One after the other: they share the host, its libvirtd and its clock.
 host run /root/e2e --test-threads=1 "$@"
+case " $* " in
+'  ' | *' reboot '*)
+	say "rebooting the host"
+	host run /root/e2e --ignored --exact reboot::before
+	host reboot
+	host run /root/e2e --ignored --exact reboot::after
+	;;
+esac

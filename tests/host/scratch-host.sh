@@ -7,11 +7,12 @@
 #   scratch-host.sh [-d DIR] run CMD...    runs a command in it, with this terminal's input and output
 #   scratch-host.sh [-d DIR] put FILE DEST copies a file into it
 #   scratch-host.sh [-d DIR] forward PORT  the port on this machine's loopback leads into it; runs until it is ended
+#   scratch-host.sh [-d DIR] reboot        boots it again, with what it has on disk, and waits until it is up
 #   scratch-host.sh [-d DIR] pid           prints the process id of its systemd, for nsenter
 #   scratch-host.sh [-d DIR] down          ends it and everything in it
 #
-# DIR is the host (default /run/console-proxy-scratch): another folder, another host. `systemctl reboot` in it boots it
-# again with what it had on disk; `systemctl poweroff` ends it. The repository is visible in it, read-only, at its own
+# DIR is the host (default /run/console-proxy-scratch): another folder, another host. `systemctl reboot` and
+# `systemctl poweroff` in it do what they say. The repository is visible in it, read-only, at its own
 # path. Needs root, and Debian's systemd, dbus, util-linux and iproute2.
 set -euo pipefail
 self=$(readlink -f "$0")
@@ -62,7 +63,15 @@ up() {
 			</dev/null >/dev/null 2>&1 &
 		echo $! >"$dir/watcher"
 	fi
-	for _ in $(seq 300); do
+	wait_until_up "$supervisor" && return
+	down
+	exit 1
+}
+
+# Waits until its units have started; tells of those that failed.
+wait_until_up() {
+	local supervisor=$1 state=''
+	for _ in $(seq 600); do
 		if init >/dev/null; then
 			state=$(inside systemctl is-system-running 2>/dev/null) || true
 			case $state in
@@ -80,8 +89,18 @@ up() {
 	echo "scratch-host: it did not come up (${state:-no systemd}); its log:" >&2
 	tail -20 "$dir/log" >&2
 	if init >/dev/null; then inside systemctl list-jobs >&2 || true; fi
-	down
-	exit 1
+	return 1
+}
+
+reboot() {
+	local before
+	before=$(init) || fail "no host is up in $dir"
+	inside systemctl reboot
+	for _ in $(seq 600); do
+		[ "$(init)" != "$before" ] && break
+		sleep 0.1
+	done
+	wait_until_up "$(cat "$dir/supervisor")"
 }
 
 # Runs as long as the host exists, over its reboots: the disk's upper layer is in this process's mount namespace.
@@ -228,12 +247,13 @@ up) up "$@" ;;
 run) inside "$@" ;;
 put) inside sh -c 'mkdir -p "$(dirname "$1")" && cat >"$1" && chmod "$2" "$1"' - "$2" "$(stat -c %a "$1")" <"$1" ;;
 forward) forward "$@" ;;
+reboot) reboot ;;
 pid) init || fail "no host is up in $dir" ;;
 down) down ;;
 supervise) supervise "$@" ;;
 boot) boot "$@" ;;
 *)
-	sed -n '/^# /s/^# //p' "$self" | head -18 >&2
+	sed -n '/^# /s/^# //p' "$self" | head -19 >&2
 	exit 2
 	;;
 esac

@@ -1,0 +1,337 @@
+//! `console-proxy doctor`: looks at everything that has to be right, says what is not, and what to do.
+//! It changes nothing, and never connects to a serial port: that has room for one.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{sync, ticket};
+use crate::edges::libvirt::{Guest, Libvirt, Which};
+use crate::edges::paths::Paths;
+use crate::edges::{claims, files, issuers, keys, nft, ports, tls, units};
+use crate::rules::config::Config;
+use crate::rules::domain::{Domain, Listen, Source};
+use crate::rules::guest::printable;
+use crate::rules::plan::Active;
+use crate::rules::route::{Backend, Route};
+
+/// The units that should be active on a host.
+const UNITS: [&str; 6] = [
+    "console-proxy.target",
+    "console-proxy-sync.path",
+    "console-proxy-wire.path",
+    "console-proxy-broker.socket",
+    "console-proxy-guard.service",
+    "console-proxy-keys.timer",
+];
+/// libvirt's folder of hooks, and the file in it.
+const HOOK: &str = "/etc/libvirt/hooks/qemu.d/console-proxy";
+const HOOK_BINARY: &str = "/usr/sbin/console-proxy-hook";
+
+/// What was found.
+#[derive(Debug)]
+enum Finding {
+    /// In order.
+    Good(String),
+    /// Works, but should be known.
+    Advice(String),
+    /// Does not work: what, and what to do.
+    Fault(String, String),
+}
+
+use Finding::{Advice, Fault, Good};
+
+/// Looks, prints, and answers 0 where there is no fault, else 1.
+pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
+    let mut findings = Vec::new();
+    let config = configuration(paths, &mut findings);
+    hook(&mut findings);
+    manager(&mut findings);
+    guard(paths, &config, &mut findings);
+    certificate(paths, &config, &mut findings);
+    tickets(paths, &mut findings);
+    let routes = sync::routes(paths);
+    match Libvirt::open_read_only().and_then(|libvirt| libvirt.guests()) {
+        Ok(guests) => {
+            findings.push(Good(format!("libvirt answers: {} guests", guests.len())));
+            for guest in &guests {
+                look_at(paths, &config, guest, routes.get(&guest.uuid), &mut findings);
+            }
+            for route in
+                routes.values().filter(|route| !guests.iter().any(|guest| guest.active() && guest.uuid == route.uuid))
+            {
+                let what = format!("{} is published and does not run", printable(&route.name));
+                findings.push(Fault(what, "`console-proxy publish --all`".to_owned()));
+            }
+        }
+        Err(why) => findings.push(Fault(why.to_string(), "`systemctl status libvirtd virtqemud`".to_owned())),
+    }
+    sockets(paths, &routes, &mut findings);
+    print(&findings, out)
+}
+
+fn print(findings: &[Finding], out: &mut dyn Write) -> Result<ExitCode> {
+    let mut faults = 0;
+    for finding in findings {
+        match finding {
+            Good(what) => writeln!(out, "ok      {what}")?,
+            Advice(what) => writeln!(out, "note    {what}")?,
+            Fault(what, remedy) => {
+                faults += 1;
+                writeln!(out, "FAULT   {what}\n        {remedy}")?;
+            }
+        }
+    }
+    match faults {
+        0 => writeln!(out, "everything is in order")?,
+        1 => writeln!(out, "1 fault")?,
+        n => writeln!(out, "{n} faults")?,
+    }
+    Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn configuration(paths: &Paths, findings: &mut Vec<Finding>) -> Config {
+    match files::config(paths) {
+        Ok(config) => {
+            findings.push(Good("configuration".to_owned()));
+            let range = files::read(&paths.below_root("/proc/sys/net/ipv4/ip_local_port_range"), 100)
+                .ok()
+                .flatten()
+                .unwrap_or_default();
+            let mut bounds = range.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
+            if let (Some(first), Some(last)) = (bounds.next(), bounds.next()) {
+                for (key, ours) in [("listen.ports", config.listen.ports), ("serial.ports", config.serial.ports)] {
+                    if (first..=last).contains(&ours.first()) || ours.contains(first) {
+                        findings.push(Advice(format!("{key} {ours} overlaps the kernel's range for outgoing connections ({first}-{last}): a port may be held for a moment")));
+                    }
+                }
+            }
+            config
+        }
+        Err(why) => {
+            findings
+                .push(Fault(format!("{why:#}"), "guests start, but none is published until this is mended".to_owned()));
+            Config::default()
+        }
+    }
+}
+
+fn hook(findings: &mut Vec<Finding>) {
+    let executable = |path: &str| std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o111 != 0);
+    if !executable(HOOK) {
+        findings.push(Fault(
+            format!("{HOOK} is not there or not executable"),
+            "install the package again, then reload libvirt's daemon".to_owned(),
+        ));
+    } else if !executable(HOOK_BINARY) {
+        findings.push(Fault(
+            format!("{HOOK_BINARY} is not there or not executable"),
+            "install the package again".to_owned(),
+        ));
+    } else {
+        findings.push(Good("libvirt's hook is in place".to_owned()));
+    }
+}
+
+fn manager(findings: &mut Vec<Finding>) {
+    for unit in UNITS {
+        match units::is_active(unit) {
+            Ok(true) => findings.push(Good(unit.to_owned())),
+            Ok(false) => findings.push(Fault(
+                format!("{unit} is not active"),
+                format!("`systemctl enable --now {unit}`; why: `journalctl -u {unit}`"),
+            )),
+            Err(why) => findings.push(Fault(format!("{why:#}"), "is systemd running?".to_owned())),
+        }
+    }
+}
+
+fn guard(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
+    match nft::is_current(&sync::guard(config, &sync::routes(paths))) {
+        Ok(true) => findings.push(Good("the guard is in the kernel (table inet console_proxy)".to_owned())),
+        Ok(false) => findings.push(Fault(
+            "the guard is not in the kernel, or not the one it should be: local users can reach ports that wiring made"
+                .to_owned(),
+            "`systemctl restart console-proxy-guard`, and look what flushed it".to_owned(),
+        )),
+        Err(why) => findings.push(Advice(format!("the guard cannot be looked at: {why:#}"))),
+    }
+}
+
+fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
+    let (certificate, key) = (paths.below_root(&config.tls.certificate), paths.below_root(&config.tls.key));
+    let remedy = || "`systemctl start console-proxy-keys` makes one where there is none".to_owned();
+    match tls::Server::load(&certificate, &key).and_then(|_| ticket::fingerprint(paths, config)) {
+        Ok(fingerprint) => findings.push(Good(format!("certificate, SHA-256 {fingerprint}"))),
+        Err(why) => findings.push(Fault(format!("{why:#}"), remedy())),
+    }
+    if let Ok(data) = std::fs::metadata(&key)
+        && data.permissions().mode() & 0o007 != 0
+    {
+        findings.push(Fault(
+            format!("{} can be read by every local user", key.display()),
+            format!("`chmod o= {}`", key.display()),
+        ));
+    }
+    let group = files::group_id("console-proxy");
+    let data = std::fs::metadata(&key).ok();
+    if let (Some(group), Some(data)) = (group, data)
+        && (std::os::unix::fs::MetadataExt::gid(&data) != group || data.permissions().mode() & 0o040 == 0)
+    {
+        let key = key.display();
+        findings.push(Fault(
+            format!("{key} cannot be read by group console-proxy"),
+            format!("`chgrp console-proxy {key}; chmod g+r {key}`"),
+        ));
+    }
+}
+
+fn tickets(paths: &Paths, findings: &mut Vec<Finding>) {
+    let key = paths.signing_key();
+    match files::read(&key, 64 << 10) {
+        Ok(Some(pem)) => match keys::read_ticket_key(&pem) {
+            Ok(_) => findings.push(Good("the host's ticket key".to_owned())),
+            Err(why) => findings.push(Fault(
+                format!("{}: {why:#}", key.display()),
+                "remove it and `systemctl start console-proxy-keys`".to_owned(),
+            )),
+        },
+        Ok(None) => findings.push(Fault(
+            format!("{} does not exist", key.display()),
+            "`systemctl start console-proxy-keys`".to_owned(),
+        )),
+        Err(why) => findings.push(Advice(format!("{} cannot be read by you: {why}", key.display()))),
+    }
+    let mut folder = issuers::Folder::load(&paths.issuers());
+    let names: Vec<_> = folder.refresh().keys().cloned().collect();
+    if names.is_empty() {
+        findings.push(Fault(
+            format!("no issuer in {}: no ticket counts", paths.issuers().display()),
+            "`systemctl start console-proxy-keys`".to_owned(),
+        ));
+    } else {
+        findings.push(Good(format!("issuers of tickets: {}", names.join(", "))));
+    }
+}
+
+/// A guest's route, its backends, and what its definition may run into.
+fn look_at(paths: &Paths, config: &Config, guest: &Guest, route: Option<&Route>, findings: &mut Vec<Finding>) {
+    let name = guest.shown();
+    let text = match guest.xml(if guest.active() { Which::Live } else { Which::Stored }) {
+        Ok(text) => text,
+        Err(why) => return findings.push(Advice(format!("{name}: {why}"))),
+    };
+    let domain = match Domain::parse(&text) {
+        Ok(domain) => domain,
+        Err(why) => {
+            return findings
+                .push(Fault(format!("{name}: its XML is not understood: {why}"), "please report it".to_owned()));
+        }
+    };
+    open_to_others(&name, &domain, findings);
+    if !guest.active() {
+        for serial in &domain.serials {
+            if let Source::TcpListen { port, .. } = serial.source
+                && let Some(holder) = ports::holder(port)
+            {
+                let remedy = format!("end that program, or `console-proxy unwire {name}` if the port is ours");
+                findings
+                    .push(Fault(format!("{name} will not start: its serial port {port} is held by {holder}"), remedy));
+            }
+        }
+        return;
+    }
+    let left_out = config.guests.skips(&guest.name) || domain.notes.no_publishing;
+    match route {
+        None if left_out => findings.push(Good(format!("{name}: left out, as configured"))),
+        None => findings.push(Fault(
+            format!("{name} runs and is not published"),
+            "`console-proxy publish --all`; if new guests are not published either, libvirt's daemon has not seen the hook: \
+             `systemctl reload libvirtd` (or virtqemud)"
+                .to_owned(),
+        )),
+        Some(route) => backends(paths, &name, route, findings),
+    }
+}
+
+fn open_to_others(name: &str, domain: &Domain, findings: &mut Vec<Finding>) {
+    let open = |address: &str| {
+        !matches!(address, "" | "localhost") && !address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    for display in &domain.displays {
+        if let Listen::Address(Some(address)) = &display.listen
+            && open(address)
+        {
+            let websocket =
+                if display.websocket.is_some() { ", its websocket in plain text and for every Origin" } else { "" };
+            findings.push(Advice(format!(
+                "{name}: its {:?} display listens at {address}: others reach it past the proxy{websocket}",
+                display.kind
+            )));
+        }
+    }
+    for serial in domain.serials.iter().chain(domain.own_consoles()) {
+        if let Source::TcpListen { host, port, .. } = &serial.source
+            && open(host)
+        {
+            findings.push(Advice(format!(
+                "{name}: its serial port listens at {host}:{port}: others reach it past the proxy, without a password"
+            )));
+        }
+    }
+}
+
+fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding>) {
+    let before = findings.len();
+    for way in &route.consoles {
+        for backend in way.raw.iter().chain(&way.websocket) {
+            // The kernel's tables tell: a connection would take a serial port's one place.
+            let there = match backend {
+                Backend::Tcp(_, port) => ports::is_listened_to(*port),
+                Backend::Unix(path) => std::path::Path::new(path).exists(),
+                Backend::Pty(number) => std::path::Path::new(&format!("/dev/pts/{number}")).exists(),
+            };
+            let remedy =
+                || "`console-proxy publish --all`, or look at the guest's log in /var/log/libvirt/qemu".to_owned();
+            if !there {
+                findings.push(Fault(
+                    format!("{name}: nothing listens at {backend}, which should be its {}", way.console),
+                    remedy(),
+                ));
+            }
+            if claims::owner(paths, &backend.place()).as_ref() != Some(&route.uuid) {
+                findings.push(Fault(
+                    format!("{name}: {backend}, its {}, is another guest's by now", way.console),
+                    remedy(),
+                ));
+            }
+        }
+    }
+    for gone in &route.unreachable {
+        findings.push(Advice(format!("{name}: {} cannot be reached: {}", gone.console, printable(&gone.reason))));
+    }
+    if findings.len() == before {
+        let consoles: Vec<_> = route.consoles.iter().map(|way| way.console.to_string()).collect();
+        findings.push(Good(format!("{name}: port {}, {}", route.port, consoles.join(", "))));
+    }
+}
+
+fn sockets(
+    paths: &Paths,
+    routes: &std::collections::BTreeMap<crate::rules::guest::Uuid, Route>,
+    findings: &mut Vec<Finding>,
+) {
+    let sockets = units::sockets().unwrap_or_default();
+    for (uuid, route) in routes {
+        if sockets.get(uuid).is_some_and(|unit| unit.active == Active::Yes) {
+            continue;
+        }
+        let reason = files::read(&paths.failure(uuid), 64 << 10).ok().flatten();
+        let reason = reason.unwrap_or_else(|| format!("{} is not active", units::socket_of(uuid)));
+        let what = format!("{}: port {} does not listen: {}", printable(&route.name), route.port, printable(&reason));
+        findings
+            .push(Fault(what, "it is tried again by itself; at once: `systemctl start console-proxy-sync`".to_owned()));
+    }
+}

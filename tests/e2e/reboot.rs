@@ -1,0 +1,64 @@
+//! A reboot of the host, in two halves: e2e.sh runs the one, boots the host again, and runs the other.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::host::{Guest, SOON, property, sh, state_of, try_sh, wait_until};
+
+const NAMES: [&str; 3] = ["auto1", "auto2", "auto3"];
+/// What was, for the second half.
+const NOTES: &str = "/var/lib/e2e-before-reboot";
+
+/// What is to be the same after it.
+fn ports_and_fingerprint() -> String {
+    let ports: Vec<_> = NAMES.map(|name| kept(Guest::existing(name), Guest::port).to_string()).into();
+    format!("{} {}", ports.join(" "), sh("console-proxy list --json | grep certificate"))
+}
+
+/// Guests that outlive this process.
+fn kept<T>(guest: Guest, look: impl FnOnce(&Guest) -> T) -> T {
+    let seen = look(&guest);
+    std::mem::forget(guest);
+    seen
+}
+
+#[test]
+#[ignore = "the first half: e2e.sh runs it"]
+fn before() {
+    for name in NAMES {
+        kept(Guest::define(name).with_vnc().with_pty_serial().with_autostart().started(), Guest::port);
+    }
+    // One that runs and is not started by itself.
+    kept(Guest::define("manual").with_vnc().blank().started(), Guest::port);
+    fs::write(NOTES, ports_and_fingerprint()).unwrap();
+}
+
+#[test]
+#[ignore = "the second half: e2e.sh runs it"]
+fn after() {
+    wait_until("autostarted guests to listen", Duration::from_secs(60), || {
+        NAMES.iter().all(|name| {
+            try_sh(&format!("virsh domuuid {name}"))
+                .is_ok_and(|uuid| state_of(&format!("console-proxy@{}.socket", uuid.trim())) == "active")
+        })
+    });
+    assert_eq!(fs::read_to_string(NOTES).unwrap(), ports_and_fingerprint(), "the same ports, the same certificate");
+    let guest = Guest::existing(NAMES[0]);
+    guest.wait_to_boot();
+    guest.open("serial/0").command("echo up $((40 + 2))", "up 42");
+    guest.open("vnc").read_until("RFB 003.008\n", SOON);
+    std::mem::forget(guest);
+
+    assert_eq!(state_of("console-proxy-guard.service"), "active");
+    sh("nft list table inet console_proxy");
+    let guard = property("console-proxy-guard.service", "ActiveEnterTimestampMonotonic").parse::<u64>().unwrap();
+    let libvirtd = property("libvirtd.service", "ActiveEnterTimestampMonotonic").parse::<u64>().unwrap();
+    assert!(guard < libvirtd, "the guard was there before libvirt's daemon");
+    assert_eq!(sh("systemctl list-units --failed --no-legend --plain 'console-proxy*'"), "");
+    let journal = sh("journalctl -b --no-pager");
+    for complaint in ["ordering cycle", "console-proxy@.socket: Failed", "start-limit"] {
+        assert!(!journal.contains(complaint), "{complaint}:\n{journal}");
+    }
+    let manual = Guest::existing("manual");
+    assert_eq!(manual.listed(), None, "it was not started");
+}
