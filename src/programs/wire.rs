@@ -19,6 +19,7 @@ use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
 use crate::edges::unwired;
 use crate::rules::diff;
+use crate::rules::domain::ALIAS;
 use crate::rules::guest::Uuid;
 use crate::rules::ports::Slot;
 
@@ -153,6 +154,15 @@ fn each(host: &Host<'_>, guests: &[Guest], whom: &Whom, aim: Aim, out: &mut dyn 
             Err(why) => {
                 failed += 1;
                 writeln!(std::io::stderr(), "{name}: {why:#}").context("cannot print")?;
+                if aim == Aim::Unwired {
+                    // For who removes the package: this program is gone then.
+                    writeln!(
+                        std::io::stderr(),
+                        "{name}: by hand: virsh detach-device-alias {} {ALIAS} --config",
+                        guest.uuid
+                    )
+                    .context("cannot print")?;
+                }
             }
         }
     }
