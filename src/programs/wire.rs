@@ -19,6 +19,7 @@ use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
 use crate::edges::unwired;
 use crate::rules::diff;
+use crate::rules::domain::ALIAS;
 use crate::rules::guest::Uuid;
 use crate::rules::ports::Slot;
 
@@ -30,7 +31,7 @@ pub struct WireArguments {
     /// Stay, and wire what changes, until nothing has changed for some seconds; 0: once (by
     /// console-proxy-wire.service). Guests that were unwired by hand stay unwired.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
-          conflicts_with_all = ["guests", "xml", "dry_run"])]
+          requires = "all", conflicts_with = "dry_run")]
     watch: Option<u16>,
     /// With --xml: the guest's slot on its host. Nothing is reserved.
     #[arg(long, requires = "xml")]
@@ -153,6 +154,15 @@ fn each(host: &Host<'_>, guests: &[Guest], whom: &Whom, aim: Aim, out: &mut dyn 
             Err(why) => {
                 failed += 1;
                 writeln!(std::io::stderr(), "{name}: {why:#}").context("cannot print")?;
+                if aim == Aim::Unwired {
+                    // For who removes the package: this program is gone then.
+                    writeln!(
+                        std::io::stderr(),
+                        "{name}: by hand: virsh detach-device-alias {} {ALIAS} --config",
+                        guest.uuid
+                    )
+                    .context("cannot print")?;
+                }
             }
         }
     }

@@ -41,6 +41,7 @@ pub(super) fn run(paths: &Paths, quiet: Duration) -> Result<ExitCode> {
     let watcher = Watcher::new(paths)?;
     let mut stop = Stop::new()?;
     let mut memory = Memory::default();
+    let patience = if quiet.is_zero() { Duration::ZERO } else { AWAY };
     let mut away_since = None;
     while !stop.asked() {
         let notes = take_notes(&paths.wire_queue())?;
@@ -54,7 +55,7 @@ pub(super) fn run(paths: &Paths, quiet: Duration) -> Result<ExitCode> {
                 tracing::error!("nothing is wired: {why:#}");
                 return Ok(ExitCode::from(CONFIG));
             }
-            Err(Trouble::Libvirt(why)) if away_since.get_or_insert_with(Instant::now).elapsed() > AWAY => {
+            Err(Trouble::Libvirt(why)) if away_since.get_or_insert_with(Instant::now).elapsed() >= patience => {
                 tracing::error!("nothing is wired: {why}");
                 return Ok(ExitCode::from(UNAVAILABLE));
             }
