@@ -29,6 +29,7 @@ fn a_proxy_is_exposed_to_at_most_0_6_and_the_broker_to_at_most_3() {
         ("console-proxy-broker.service", 3.0),
         ("console-proxy-sync.service", 3.0),
         ("console-proxy-wire.service", 3.0),
+        ("console-proxy-wire-again.service", 3.0),
         ("console-proxy-keys.service", 3.0),
         ("console-proxy-guard.service", 3.0),
     ] {

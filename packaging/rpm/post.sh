@@ -21,6 +21,6 @@ done
 systemctl start console-proxy.target console-proxy-broker.socket console-proxy-keys.timer || :
 systemctl restart console-proxy-sync.path console-proxy-wire.path || :
 systemctl try-restart console-proxy-broker.service || :
-timeout 300 console-proxy wire --all || echo "console-proxy: some guests were not wired; see: console-proxy doctor" >&2
+timeout 300 console-proxy wire --all --watch=0 || echo "console-proxy: some guests were not wired; see: console-proxy doctor" >&2
 timeout 300 console-proxy publish --all || echo "console-proxy: some guests were not published; see: console-proxy doctor" >&2
 exit 0

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::backends::Stream;
@@ -66,9 +67,61 @@ macro_rules! delegate {
 delegate!(Client, Plain, Unix, Tls);
 delegate!(Native, Plain, Tls);
 
+/// Closes towards a client so that it hears the last words: whoever closes a socket with bytes unread
+/// resets the connection, and a client that is still sending then sees the reset first. So what it
+/// still sends is read, for a moment.
+pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let reading = async {
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), reading).await;
+}
+
+/// A client's connection while hyper has it. Dropped, it comes back.
+#[derive(Debug)]
+struct Lent {
+    client: Option<Client>,
+    back: Arc<Mutex<Option<Client>>>,
+}
+
+impl Lent {
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Client>> {
+        self.get_mut().client.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.client.take();
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, bytes)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
 /// A request, without its body: nothing here reads one.
 #[derive(Debug)]
 pub struct Asked {
+    /// HTTP/1.1, not 1.0: websockets need it (RFC 6455, 4.2.1).
+    pub is_http_1_1: bool,
     /// `GET`, `POST`, ...
     pub method: String,
     /// The target's path, as sent.
@@ -122,10 +175,10 @@ impl Upgrade {
     /// Waits until the 101 has gone out; the bytes are what the client sent early.
     pub async fn finish(self) -> io::Result<(Client, Bytes)> {
         let upgraded = self.0.await.map_err(io::Error::other)?;
-        let parts = upgraded
-            .downcast::<TokioIo<Client>>()
-            .map_err(|_| io::Error::other("the connection is of another kind"))?;
-        Ok((parts.io.into_inner(), parts.read_buf))
+        let parts =
+            upgraded.downcast::<TokioIo<Lent>>().map_err(|_| io::Error::other("the connection is of another kind"))?;
+        let client = parts.io.into_inner().client.take().ok_or(io::ErrorKind::NotConnected)?;
+        Ok((client, parts.read_buf))
     }
 }
 
@@ -139,13 +192,20 @@ where
         let answering = handler(asked(request));
         async { Ok::<_, Infallible>(response(answering.await)) }
     });
-    hyper::server::conn::http1::Builder::new()
+    let back = Arc::new(Mutex::new(None));
+    let lent = Lent { client: Some(client), back: back.clone() };
+    let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(client), service)
+        .serve_connection(TokioIo::new(lent), service)
         .with_upgrades()
-        .await
+        .await;
+    let unused = back.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(mut client) = unused {
+        linger(&mut client).await;
+    }
+    served
 }
 
 fn asked(mut request: hyper::Request<Incoming>) -> Asked {
@@ -154,6 +214,7 @@ fn asked(mut request: hyper::Request<Incoming>) -> Asked {
     // Origin form alone: an absolute target would name another host than the Host header.
     let origin_form = parts.uri.authority().is_none();
     Asked {
+        is_http_1_1: parts.version == hyper::Version::HTTP_11,
         method: parts.method.as_str().to_owned(),
         path: if origin_form { parts.uri.path().to_owned() } else { String::new() },
         query: parts.uri.query().unwrap_or_default().to_owned(),

@@ -21,4 +21,5 @@ pub mod systemd;
 pub mod terminal;
 pub mod tls;
 pub mod units;
+pub mod unwired;
 pub mod websocket;

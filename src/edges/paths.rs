@@ -68,6 +68,12 @@ impl Paths {
         self.state().join("slots")
     }
 
+    /// The guests that an administrator unwired.
+    #[must_use]
+    pub fn unwired(&self) -> PathBuf {
+        self.state().join("unwired")
+    }
+
     /// The runtime folder.
     #[must_use]
     pub fn run(&self) -> PathBuf {

@@ -1,5 +1,7 @@
 //! Websocket with browsers for bridged consoles: the one module that knows tungstenite's frames.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -7,7 +9,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-use super::http::Client;
+use super::http::{Client, linger};
 use crate::rules::close::End;
 
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -53,13 +55,22 @@ impl Sender {
     pub async fn ping(&mut self) -> Result<(), End> {
         self.0.send(Message::Ping(Bytes::new())).await.map_err(|why| end(&why))
     }
+}
 
-    /// Sends a close frame with the end's code and reason.
-    pub async fn close(&mut self, end: &End) {
-        let (code, reason) = end.frame();
-        let frame = CloseFrame { code: code.into(), reason: reason.into() };
-        let _ = self.0.send(Message::Close(Some(frame))).await;
-        let _ = self.0.flush().await;
+/// Sends a close frame with the end's code and reason, and closes the connection when the client has
+/// answered it, or after a moment.
+pub async fn close(sender: Sender, receiver: Receiver, end: &End) {
+    let (Sender(mut sink), Receiver(mut stream)) = (sender, receiver);
+    let (code, reason) = end.frame();
+    let frame = CloseFrame { code: code.into(), reason: reason.into() };
+    let answered = async {
+        let _ = sink.send(Message::Close(Some(frame))).await;
+        let _ = sink.flush().await;
+        while stream.next().await.is_some_and(|message| message.is_ok()) {}
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), answered).await;
+    if let Ok(mut socket) = sink.reunite(stream) {
+        linger(socket.get_mut()).await;
     }
 }
 
@@ -74,12 +85,6 @@ impl Receiver {
             Some(Err(why)) => Err(end(&why)),
             None => Err(End::ClientGone),
         }
-    }
-
-    /// Reads until the client has answered a close, for at most a second.
-    pub async fn drain(&mut self) {
-        let answered = async { while self.0.next().await.is_some_and(|message| message.is_ok()) {} };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), answered).await;
     }
 }
 

@@ -151,7 +151,15 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     if endpoint == Endpoint::Page {
         return Ok(page());
     }
-    let route = guest.route().map_err(|why| refuse(404, format!("{why:#}")))?;
+    let route = match guest.route() {
+        Ok(Some(route)) => route,
+        Ok(None) => return Err(refuse(404, "the guest is not running, or not published")),
+        Err(why) => {
+            // Whoever asks has shown no right yet: the words are for the journal.
+            tracing::error!("{why:#}");
+            return Err(refuse(502, "the guest's route cannot be used: the host's journal says why"));
+        }
+    };
     match endpoint {
         Endpoint::Guest => {
             let person = identify(&guest, &route, &asked)?;
@@ -220,7 +228,8 @@ fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Person, Refus
     let bearer = asked.header("authorization").and_then(request::bearer);
     let cookie_name = request::session_cookie(&route.uuid);
     let session = cookie(&cookie_name)?.map(|cookie| find_session(guest, cookie));
-    let ticket = query.or(bearer).or(if session.is_some() { None } else { cookie("token")? });
+    // A session that has ended must not hide the ticket that spice-html5 brings in a cookie.
+    let ticket = query.or(bearer).or(if matches!(session, Some(Some(_))) { None } else { cookie("token")? });
 
     let ticket = ticket.map(|token| guest.check_ticket(token, &route.uuid));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
@@ -303,7 +312,7 @@ fn asks_for_websocket(asked: &Asked) -> bool {
 
 /// The rules of RFC 6455, 4.2.1, for an upgrade request. Returns its key.
 fn check_upgrade(asked: &Asked) -> Result<String, Refused> {
-    if !asks_for_websocket(asked) || !request::has_word(asked.headers("connection"), "upgrade") {
+    if !asked.is_http_1_1 || !asks_for_websocket(asked) || !request::has_word(asked.headers("connection"), "upgrade") {
         let mut refused =
             refuse(426, "this is a console: open it as a websocket (wss://), for example with noVNC or xterm.js");
         refused.headers.extend([("upgrade", "websocket".to_owned()), ("connection", "Upgrade".to_owned())]);
@@ -498,11 +507,7 @@ async fn relay(
     };
     let end = settle(end).await;
     if end != End::ClientGone {
-        let closing = async {
-            sender.close(&end).await;
-            receiver.drain().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+        websocket::close(sender, receiver, &end).await;
     }
     end
 }

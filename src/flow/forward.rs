@@ -2,21 +2,25 @@
 //! are. Only their headers are read, in both directions: see `rules::frame`.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::control::Control;
+use crate::edges::http::linger;
 use crate::rules::close::End;
 use crate::rules::frame::{From, Kind, PING, Scanner, close_frame};
 
 const CHUNK: usize = 64 << 10;
 /// QEMU's largest frames are a screen's worth; a header that claims more is a mistake.
 const LARGEST_FROM_SERVER: u64 = 1 << 32;
+/// How long a client has to take a close frame.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Runs until either side ends, and tells the client why; `settle` may know better what an end means.
 pub async fn run(
-    client: impl AsyncRead + AsyncWrite,
+    client: impl AsyncRead + AsyncWrite + Unpin,
     early_client: Bytes,
     native: impl AsyncRead + AsyncWrite,
     early_native: Bytes,
@@ -50,7 +54,7 @@ pub async fn run(
                     },
                     Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
                 },
-                () = control.pulse.due() => if down.at_boundary() && down.write(&PING).await.is_err() {
+                () = control.pulse.due() => if down.is_free() && down.write(&PING).await.is_err() {
                     return End::ClientGone;
                 },
             }
@@ -86,11 +90,20 @@ pub async fn run(
     let end = tokio::select! {
         end = downwards => end,
         end = upwards => end,
-        end = control.pulse.lost(|| down.whole.get() && down.at_boundary()) => end,
+        end = control.pulse.lost(|| down.is_free()) => end,
         end = control.ended() => end,
     };
     let end = settle(end).await;
-    down.finish(&end).await;
+    let tell = !matches!(end, End::Client | End::ClientGone) && down.is_free();
+    let mut client = from_client.unsplit(down.to_client.into_inner());
+    let closing = async {
+        if tell {
+            client.write_all(&close_frame(&end)).await?;
+        }
+        linger(&mut client).await;
+        std::io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(CLOSING, closing).await;
     end
 }
 
@@ -103,8 +116,9 @@ struct Down<W> {
 }
 
 impl<W: AsyncRead + AsyncWrite> Down<W> {
-    fn at_boundary(&self) -> bool {
-        self.frames.borrow().at_boundary() && !self.closed.get()
+    /// Whether a frame of our own may be put in now.
+    fn is_free(&self) -> bool {
+        self.whole.get() && self.frames.borrow().at_boundary() && !self.closed.get()
     }
 
     async fn pass(&self, input: &[u8], control: &Control) -> Result<(), End> {
@@ -118,7 +132,15 @@ impl<W: AsyncRead + AsyncWrite> Down<W> {
                 end => end,
             };
             let mut frames = self.frames.borrow_mut();
-            let (taken, piece) = frames.next(rest).map_err(backend)?;
+            let (taken, piece) = match frames.next(rest) {
+                Ok(next) => next,
+                Err(end) => {
+                    drop(frames);
+                    // The frames before the bad one are good.
+                    self.write(&out).await.map_err(|_| End::ClientGone)?;
+                    return Err(backend(end));
+                }
+            };
             rest = &rest[taken..];
             let Some(piece) = piece else { continue };
             if piece.begins {
@@ -144,20 +166,6 @@ impl<W: AsyncRead + AsyncWrite> Down<W> {
         to_client.flush().await?;
         self.whole.set(true);
         Ok(())
-    }
-
-    /// Says why it ended, where a frame may still be put, and closes.
-    #[allow(clippy::await_holding_refcell_ref, reason = "the loops have ended: nobody else writes")]
-    async fn finish(&self, end: &End) {
-        let tell = !matches!(end, End::Client | End::ClientGone) && self.whole.get() && self.at_boundary();
-        let closing = async {
-            if tell {
-                self.write(&close_frame(end)).await?;
-            }
-            let mut to_client = self.to_client.borrow_mut();
-            to_client.shutdown().await
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), closing).await;
     }
 }
 

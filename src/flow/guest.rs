@@ -14,7 +14,7 @@ use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
 use crate::edges::{broker, files, issuers, tls};
-use crate::rules::broker::{Part, Refusal};
+use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::Uuid;
 use crate::rules::request::OriginVerdict;
@@ -67,16 +67,16 @@ impl Guest {
         }
     }
 
-    /// The route as it is now; an error where the guest is not published (any more).
-    pub fn route(&self) -> Result<Route> {
+    /// The route as it is now; `None` where the guest is not published (any more).
+    pub fn route(&self) -> Result<Option<Route>> {
         let file = &self.route_file;
         let text = files::read(file, 1 << 20).with_context(|| format!("cannot read {}", file.display()))?;
-        let Some(text) = text else { bail!("the guest has no route: it is not running, or not published") };
+        let Some(text) = text else { return Ok(None) };
         let route = Route::parse(&text).with_context(|| file.display().to_string())?;
         if route.auth == Auth::None && self.opener == Opener::Broker {
             bail!("{}: auth = \"none\" counts in a hand-written route alone", file.display());
         }
-        Ok(route)
+        Ok(Some(route))
     }
 
     /// Whether the guest has stopped: its route was withdrawn.
@@ -143,9 +143,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
     };
-    backend.ok_or_else(|| {
-        Refusal::new(crate::rules::broker::Kind::Unknown, format!("{} has no such backend", way.console))
-    })
+    backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }
 
 /// How a session's sockets are recognised in the table of live sessions.

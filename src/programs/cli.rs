@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{doctor, keys, publish, show, sync, ticket};
+use super::{doctor, keys, prune, publish, show, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -45,6 +45,12 @@ enum Verb {
     /// Publish running guests from what libvirt says: after a change of the configuration, or for guests
     /// that ran before.
     Publish(publish::Arguments),
+    /// Change guests' definitions so that their consoles can be reached.
+    Wire(wire::WireArguments),
+    /// Take exactly that back.
+    Unwire(wire::UnwireArguments),
+    /// Free what is kept for guests that are neither defined nor running.
+    Prune,
     /// Check the configuration with the daemon's own code.
     CheckConfig,
     /// Make sockets, drop-ins and the guard equal to the routes (by console-proxy-sync.service).
@@ -95,6 +101,9 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
         Verb::Url(arguments) => ticket::url(paths, &arguments, out)?,
         Verb::Open(arguments) => ticket::open(paths, &arguments, out)?,
         Verb::Ticket(arguments) => ticket::ticket(paths, &arguments, out)?,
+        Verb::Wire(arguments) => return wire::wire(paths, &arguments, out),
+        Verb::Unwire(arguments) => return wire::unwire(paths, &arguments, out),
+        Verb::Prune => prune::run(paths, out)?,
         Verb::CheckConfig => {
             files::config(paths)?;
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;

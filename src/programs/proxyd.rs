@@ -88,7 +88,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     };
     let guest = Rc::new(guest);
     // A guest that has stopped since has no route: whoever connects is told so.
-    let name = guest.route().map_or_else(|_| "the guest".to_owned(), |route| route.name);
+    let name = guest.route().ok().flatten().map_or_else(|| "the guest".to_owned(), |route| route.name);
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     systemd::ready();
     tell(&guest, &name);
@@ -152,7 +152,8 @@ async fn by_hand(
         }
     };
     let guest = Guest::new(paths, route.to_owned(), config, tls, Opener::Direct);
-    if guest.route()?.auth == Auth::None && !is_local {
+    let route_now = guest.route()?.with_context(|| format!("there is no {}", route.display()))?;
+    if route_now.auth == Auth::None && !is_local {
         bail!(
             "{}: auth = \"none\" is for loopback and unix sockets alone, and {listen} can be reached by others",
             route.display()

@@ -54,7 +54,8 @@ pub enum SerialAdd {
     /// Guests with neither a serial port nor another console.
     #[default]
     Missing,
-    /// Every guest with room for one more.
+    /// Every guest with room for one more, but those with a virtio console alone: it would become their
+    /// first console.
     Always,
     /// No guest.
     Never,

@@ -56,10 +56,11 @@ impl Scanner {
         Self { from, largest, header: [0; 14], have: 0, left: 0, kind: Kind::Data, in_message: false }
     }
 
-    /// Between two frames: the only place where another frame may be put.
+    /// Between two frames: the only place where another frame may be put. A header that has begun does
+    /// not count: it is kept back until it is whole and good.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
-        self.have == 0 && self.left == 0
+        self.left == 0
     }
 
     /// Reads the next piece of a non-empty input. Header bytes that are not complete yet are kept
@@ -86,10 +87,11 @@ impl Scanner {
                 self.check_start()?;
             }
         }
-        self.left = self.payload_len();
-        if self.left > self.largest {
+        let left = self.payload_len();
+        if left > self.largest {
             return Err(End::Protocol(1009, "the frame is too large"));
         }
+        self.left = left;
         let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len() - taken);
         self.left -= len as u64;
         Ok((taken, Some(Piece { len, kind: self.kind, begins: true })))

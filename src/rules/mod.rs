@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod close;
 pub mod config;
+pub mod diff;
 pub mod domain;
 pub mod frame;
 pub mod guest;

@@ -96,6 +96,10 @@ fn serial(domain: &Domain, note: Option<&Note>, settings: Option<&Settings<'_>>,
             _ => {}
         }
     }
+    if config.serial.add == SerialAdd::Always && domain.serials.is_empty() && !domain.consoles.is_empty() {
+        left.push("serial: it has a virtio console alone, and a serial port would become its first console".to_owned());
+        return SerialStep::None;
+    }
     match config.serial.add {
         SerialAdd::Never => SerialStep::None,
         SerialAdd::Missing if !domain.serials.is_empty() || !domain.consoles.is_empty() => SerialStep::None,

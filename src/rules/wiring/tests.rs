@@ -94,7 +94,9 @@ fn what_changes_and_what_is_left_is_said() {
         (
             "virtio-libvirt-9.0.0",
             ALL,
-            format!("{}; websocket: the VNC display listens at 0.0.0.0, not on loopback alone", added(0)),
+            "serial: it has a virtio console alone, and a serial port would become its first console; \
+             websocket: the VNC display listens at 0.0.0.0, not on loopback alone"
+                .into(),
         ),
         (
             "network-libvirt-9.0.0",
