@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use console_proxy::rules::guest::Uuid;
 use serde_json::Value;
 
 use crate::ws::{Refused, Ws};
@@ -219,7 +220,7 @@ impl Guest {
         Definition { name: name.to_owned(), options: String::new() }
     }
 
-    /// Takes over a guest that is there.
+    /// Takes over a guest that is there, by its name or UUID.
     pub fn existing(name: &str) -> Self {
         Self { name: name.to_owned() }
     }
@@ -283,6 +284,10 @@ impl Guest {
 
     #[track_caller]
     pub fn uuid(&self) -> String {
+        // virsh domuuid takes a name or an id, other verbs a UUID, too.
+        if self.name.parse::<Uuid>().is_ok() {
+            return self.name.clone();
+        }
         virsh(&format!("domuuid '{}'", self.name)).trim().to_owned()
     }
 
