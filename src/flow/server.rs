@@ -51,13 +51,8 @@ pub enum Ended {
     Stopped,
 }
 
-/// Serves until nobody was there for `idle`, or until `stop`; then sessions are told and given time.
-pub async fn run(
-    guest: Rc<Guest>,
-    listeners: Vec<Listener>,
-    idle: Option<Duration>,
-    stop: impl Future<Output = ()>,
-) -> Ended {
+/// Serves until nobody was there for the configured time (with `idle`), or until `stop`; then sessions are told and given time.
+pub async fn run(guest: Rc<Guest>, listeners: Vec<Listener>, idle: bool, stop: impl Future<Output = ()>) -> Ended {
     let accepting = accept_all(&guest, &listeners);
     let ended = tokio::select! {
         () = accepting => Ended::Stopped,
@@ -78,15 +73,18 @@ pub async fn run(
     ended
 }
 
-/// Returns when no connection was open for `idle`, counted from the start or from the last one's end.
-async fn unused(guest: &Guest, idle: Option<Duration>) {
-    let Some(idle) = idle else { return std::future::pending().await };
+/// Returns when no connection was open for the configured time, counted from the start or from the last one's end.
+async fn unused(guest: &Guest, idle: bool) {
+    if !idle {
+        std::future::pending::<()>().await;
+    }
     loop {
         while guest.live.connections() > 0 {
             guest.live.changed().await;
         }
+        let time = guest.config().proxy.idle_timeout;
         tokio::select! {
-            () = tokio::time::sleep(idle) => if guest.live.connections() == 0 { return },
+            () = tokio::time::sleep(time) => if guest.live.connections() == 0 { return },
             () = guest.live.changed() => {}
         }
     }
@@ -99,7 +97,7 @@ async fn accept_all(guest: &Rc<Guest>, listeners: &[Listener]) {
 async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
     loop {
         // Full: others wait in the kernel's backlog, which PID 1 keeps.
-        while guest.live.connections() >= guest.config.proxy.max_connections {
+        while guest.live.connections() >= guest.config().proxy.max_connections {
             guest.live.changed().await;
         }
         match listener.accept().await {
@@ -117,7 +115,7 @@ async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
 }
 
 async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
-    let patience = guest.config.proxy.handshake_timeout;
+    let patience = guest.config().proxy.handshake_timeout;
     let deadline = tokio::time::Instant::now() + patience;
     let (client, peer) = match arrived {
         Arrived::Unix(client) => (client, Peer::Unix),
