@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::paths::Paths;
 use crate::rules::config::Config;
@@ -37,7 +37,22 @@ pub fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
 
 /// Reads a file of at most `limit` bytes as UTF-8; `None` where there is none.
 pub fn read(path: &Path, limit: u64) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
+    read_opened(File::open(path), limit)
+}
+
+/// The same for a file in a folder that a proxy may write: never through a link, and never waiting for
+/// the other end of a pipe.
+pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from);
+    match file {
+        Ok(file) if !file.metadata()?.is_file() => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file")),
+        other => read_opened(other, limit),
+    }
+}
+
+fn read_opened(file: io::Result<File>, limit: u64) -> io::Result<Option<String>> {
+    let file = match file {
         Ok(file) => file,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(why),
@@ -218,6 +233,18 @@ mod tests {
         assert!(read(&path, 10).unwrap().is_none());
         fs::write(&path, "12345678901").unwrap();
         assert!(read(&path, 10).is_err());
+    }
+
+    #[test]
+    fn a_link_and_a_pipe_in_a_proxys_folder_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (folder.path().join("f"), folder.path().join("l"), folder.path().join("p"));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        assert_eq!(read_untrusted(&file, 10).unwrap().as_deref(), Some("text"));
+        assert!(read_untrusted(&link, 10).is_err());
+        assert!(read_untrusted(&pipe, 10).is_err());
     }
 
     #[test]
