@@ -89,7 +89,8 @@ fn a_port_that_another_program_holds_is_kept_shown_and_retried_until_it_is_free(
     let holder = TcpListener::bind(("0.0.0.0", port)).unwrap();
     guest.start();
     let shown =
-        wait_for("list to show the failure", SOON, || guest.listed().filter(|shown| shown["state"] == "failed"));
+        wait_for("list to show the reason", SOON, || guest.listed().filter(|shown| shown["reason"].is_string()));
+    assert_eq!(shown["state"], "failed");
     assert_eq!(shown["port"], port, "the guest keeps its port");
     let reason = format!("port {port} is held by e2e (pid {})", std::process::id());
     assert!(shown["reason"].as_str().unwrap().contains(&reason), "{shown}");
@@ -146,6 +147,8 @@ fn with_a_full_runtime_folder_guests_start_and_are_published_later() {
         }
     }
     let guest = Guest::define("crowded").with_vnc().done();
+    // A watch that systemd sets up meanwhile would stay on the folder below the mount.
+    wait_until("sync to rest", SOON, || state_of("console-proxy-sync.service") == "inactive");
     let full = {
         sh("mount -t tmpfs -o size=64k,nr_inodes=20,mode=755 full /run/console-proxy");
         let full = Full;
