@@ -47,6 +47,10 @@ binaries:
 	@tests/host/install-needs.sh build
 	@echo "build: release binaries (some minutes at first)"
 	@$(CARGO) build --quiet --release --bins
+	@mkdir -p $(RELEASE)/completions
+	@$(RELEASE)/console-proxy completions bash >$(RELEASE)/completions/console-proxy.bash
+	@$(RELEASE)/console-proxy completions zsh >$(RELEASE)/completions/_console-proxy
+	@$(RELEASE)/console-proxy completions fish >$(RELEASE)/completions/console-proxy.fish
 
 ## make install DESTDIR=   the same files, under DESTDIR
 install:

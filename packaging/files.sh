@@ -26,7 +26,7 @@ rpm)
 		# No SELinux policy lets libvirt run it yet: beside the other files, to be put there by hand.
 		etc/libvirt/hooks/*) dest=usr/share/console-proxy/libvirt-hook ;;
 		etc/*) extra=', config = "noreplace"' ;;
-		usr/share/doc/console-proxy/*) extra=', doc = true' ;;
+		usr/share/doc/console-proxy/* | usr/share/man/*) extra=', doc = true' ;;
 		esac
 		echo "    { source = \"$source\", dest = \"/$dest\", mode = \"$mode\"$extra },"
 	done

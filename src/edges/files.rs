@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::paths::Paths;
 use crate::rules::config::Config;
@@ -36,7 +37,22 @@ pub fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
 
 /// Reads a file of at most `limit` bytes as UTF-8; `None` where there is none.
 pub fn read(path: &Path, limit: u64) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
+    read_opened(File::open(path), limit)
+}
+
+/// The same for a file in a folder that a proxy may write: never through a link, and never waiting for
+/// the other end of a pipe.
+pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from);
+    match file {
+        Ok(file) if !file.metadata()?.is_file() => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file")),
+        other => read_opened(other, limit),
+    }
+}
+
+fn read_opened(file: io::Result<File>, limit: u64) -> io::Result<Option<String>> {
+    let file = match file {
         Ok(file) => file,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(why),
@@ -122,9 +138,53 @@ pub fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     }
 }
 
-/// Reads the configuration and its `.d/` folder. A missing file means the defaults.
-pub fn config(paths: &Paths) -> Result<Config> {
-    const LARGEST: u64 = 1 << 20;
+/// A configuration that follows its files: for a program that outlives an edit.
+#[derive(Debug)]
+pub struct Watched {
+    paths: Paths,
+    seen: Vec<Seen>,
+    config: Rc<Config>,
+}
+
+/// A file, when it was changed, and its inode.
+type Seen = (PathBuf, Option<SystemTime>, u64);
+
+impl Watched {
+    /// Follows the files that `config` was read from.
+    #[must_use]
+    pub fn new(paths: &Paths, config: Config) -> Self {
+        Self { paths: paths.clone(), seen: look(paths), config: Rc::new(config) }
+    }
+
+    /// What counts now. A new text that is refused is told once, and the old one stays in force.
+    pub fn current(&mut self) -> Rc<Config> {
+        let seen = look(&self.paths);
+        if seen != self.seen {
+            self.seen = seen;
+            match config(&self.paths) {
+                Ok(config) => self.config = Rc::new(config),
+                Err(why) => {
+                    tracing::error!(
+                        "the configuration has changed and is refused, the old one stays in force: {why:#}"
+                    );
+                }
+            }
+        }
+        self.config.clone()
+    }
+}
+
+fn look(paths: &Paths) -> Vec<Seen> {
+    let seen = |path: PathBuf| {
+        let data = fs::metadata(&path).ok();
+        let changed = data.as_ref().and_then(|data| data.modified().ok());
+        (path, changed, data.map_or(0, |data| data.ino()))
+    };
+    config_files(paths).into_iter().map(seen).collect()
+}
+
+/// The configuration's files in the order in which they are read; the first may be missing.
+fn config_files(paths: &Paths) -> Vec<PathBuf> {
     let main = paths.config();
     let folder = main.with_extension("toml.d");
     let mut files = vec![main];
@@ -137,8 +197,14 @@ pub fn config(paths: &Paths) -> Result<Config> {
         more.sort();
         files.extend(more);
     }
+    files
+}
+
+/// Reads the configuration and its `.d/` folder. A missing file means the defaults.
+pub fn config(paths: &Paths) -> Result<Config> {
+    const LARGEST: u64 = 1 << 20;
     let mut texts = Vec::new();
-    for file in files {
+    for file in config_files(paths) {
         let text = read(&file, LARGEST).with_context(|| format!("cannot read {}", file.display()))?;
         texts.extend(text.map(|text| (file.display().to_string(), text)));
     }
@@ -170,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_and_a_pipe_in_a_proxys_folder_are_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (folder.path().join("f"), folder.path().join("l"), folder.path().join("p"));
+        fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        assert_eq!(read_untrusted(&file, 10).unwrap().as_deref(), Some("text"));
+        assert!(read_untrusted(&link, 10).is_err());
+        assert!(read_untrusted(&pipe, 10).is_err());
+    }
+
+    #[test]
     fn a_lock_that_is_held_is_given_up_after_the_patience() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
@@ -177,6 +255,21 @@ mod tests {
         assert_eq!(lock(&path, Duration::from_millis(5)).unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(held);
         lock(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_changed_configuration_counts_and_a_broken_one_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        make_folder(paths.config().parent().unwrap(), 0o755).unwrap();
+        let mut watched = Watched::new(&paths, Config::default());
+        assert_eq!(*watched.current(), Config::default());
+        replace(&paths.config(), b"[listen]\nhost = \"a\"\n", 0o644).unwrap();
+        assert_eq!(watched.current().listen.host, "a");
+        replace(&paths.config(), b"nonsense", 0o644).unwrap();
+        assert_eq!(watched.current().listen.host, "a");
+        fs::remove_file(paths.config()).unwrap();
+        assert_eq!(*watched.current(), Config::default());
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Person, Refus
     }
     let (origin, host) = (asked.header("origin"), asked.header("host"));
     let stranger = || refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default())));
-    let longest = guest.config.access.session_life;
+    let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
         let verdict = guest.origin(origin, host, None);
         if verdict == OriginVerdict::Refused {
@@ -273,7 +273,7 @@ fn buy_session(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Ref
     let Proof::Ticket(claims) = person.proof else {
         return Err(refuse(401, "a session is bought with a ticket"));
     };
-    let life = guest.config.access.session_life.as_secs();
+    let life = guest.config().access.session_life.as_secs();
     let session = Session::bought_with(&claims, now(), life);
     let cookie = guest.store.add(&session, |id, old| guest.is_alive(id, old)).map_err(|why| match why {
         NoSession::Bought => refuse(401, why.to_string()),
@@ -409,7 +409,7 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
         sessions.iter().map(|entry| entry.viewer.as_str()).filter(|viewer| *viewer != person.viewer).collect();
     viewers.sort_unstable();
     viewers.dedup();
-    if viewers.len() >= guest.config.proxy.max_viewers {
+    if viewers.len() >= guest.config().proxy.max_viewers {
         return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
     }
     Ok((way.clone(), person))
@@ -421,7 +421,7 @@ async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Resu
         return Ok((Opened::Raw(stream), lease));
     }
     let (stream, lease) = guest.open(route, way, Part::Websocket).await?;
-    let patience = guest.config.proxy.connect_timeout;
+    let patience = guest.config().proxy.connect_timeout;
     let upgrading = async {
         let native = match &way.websocket_ca {
             Some(ca) => {
@@ -465,9 +465,9 @@ impl Running {
             entry: entry.clone(),
             lease: self.lease,
             deadline: started + self.person.life,
-            pulse: Pulse::new(self.guest.config.proxy.ping_interval),
+            pulse: Pulse::new(self.guest.config().proxy.ping_interval),
         };
-        let end = match tokio::time::timeout(self.guest.config.proxy.handshake_timeout, upgrade.finish()).await {
+        let end = match tokio::time::timeout(self.guest.config().proxy.handshake_timeout, upgrade.finish()).await {
             Ok(Ok((client, early))) => relay(&self.guest, client, early, opened, &control).await,
             Ok(Err(_)) | Err(_) => End::ClientGone,
         };
@@ -491,7 +491,7 @@ async fn relay(
     opened: Opened,
     control: &Control,
 ) -> End {
-    let largest = guest.config.proxy.max_frame;
+    let largest = guest.config().proxy.max_frame;
     let settle = async |end| settle(guest, control, end).await;
     let stream = match opened {
         Opened::Native(native, early_native) => {
@@ -501,7 +501,7 @@ async fn relay(
     };
     let (mut sender, mut receiver) = websocket::accept(client, &early, largest).await;
     let end = if control.entry.console.is_text() {
-        serial::run(&mut sender, &mut receiver, stream, control, guest.config.proxy.serial_buffer).await
+        serial::run(&mut sender, &mut receiver, stream, control, guest.config().proxy.serial_buffer).await
     } else {
         display::run(&mut sender, &mut receiver, stream, control).await
     };

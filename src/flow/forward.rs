@@ -63,18 +63,18 @@ pub async fn run(
     let upwards = async {
         let mut frames = Scanner::new(From::Client, largest as u64);
         let (mut buffer, mut out) = (vec![0; CHUNK / 4], Vec::with_capacity(CHUNK / 4));
-        let mut input = early_client;
+        let (mut input, mut takes_input) = (early_client, true);
         loop {
-            let before = out.len();
-            match upward(&mut frames, &input, &mut out) {
-                Ok(closes) => client_closed.set(client_closed.get() | closes),
-                Err(end) => return end,
+            // Pongs answer our own pings.
+            let (closes, copied) = copy_frames(&mut frames, &input, &mut out, |kind| kind != Kind::Pong);
+            client_closed.set(client_closed.get() | closes);
+            if let Err(end) = copied {
+                return end;
             }
-            control.received(out.len() - before);
+            control.received(out.len());
             if !out.is_empty() {
-                if let Err(why) = to_native.write_all(&out).await {
-                    return End::BackendGone(format!("the guest's console failed: {why}"));
-                }
+                // A backend that takes no more may have said something before: `downwards` reads that, and its end.
+                takes_input = takes_input && control.pulse.while_deaf(to_native.write_all(&out)).await.is_ok();
                 out.clear();
             }
             match from_client.read(&mut buffer).await {
@@ -122,40 +122,18 @@ impl<W: AsyncRead + AsyncWrite> Down<W> {
     }
 
     async fn pass(&self, input: &[u8], control: &Control) -> Result<(), End> {
-        let mut rest = input;
         let mut out = Vec::with_capacity(input.len() + 14);
-        while !rest.is_empty() {
-            let backend = |end| match end {
-                End::Protocol(_, why) => {
-                    End::BackendGone(format!("the guest's console broke the websocket protocol: {why}"))
-                }
-                end => end,
-            };
-            let mut frames = self.frames.borrow_mut();
-            let (taken, piece) = match frames.next(rest) {
-                Ok(next) => next,
-                Err(end) => {
-                    drop(frames);
-                    // The frames before the bad one are good.
-                    self.write(&out).await.map_err(|_| End::ClientGone)?;
-                    return Err(backend(end));
-                }
-            };
-            rest = &rest[taken..];
-            let Some(piece) = piece else { continue };
-            if piece.begins {
-                let (header, len) = frames.take_header();
-                out.extend(&header[..len]);
-                if piece.kind == Kind::Close {
-                    self.closed.set(true);
-                }
-            }
-            out.extend(&rest[..piece.len]);
-            rest = &rest[piece.len..];
-        }
+        let (closes, scanned) = copy_frames(&mut self.frames.borrow_mut(), input, &mut out, |_| true);
+        self.closed.set(self.closed.get() | closes);
+        // The frames before a bad one are good.
         self.write(&out).await.map_err(|_| End::ClientGone)?;
         control.sent(out.len());
-        Ok(())
+        scanned.map_err(|end| match end {
+            End::Protocol(_, why) => {
+                End::BackendGone(format!("the guest's console broke the websocket protocol: {why}"))
+            }
+            end => end,
+        })
     }
 
     #[allow(clippy::await_holding_refcell_ref, reason = "one writer at a time: the loop, or the end after it")]
@@ -169,25 +147,33 @@ impl<W: AsyncRead + AsyncWrite> Down<W> {
     }
 }
 
-/// Passes a client's frames on, but for pongs: those answer our pings. True when it closes.
-fn upward(frames: &mut Scanner, input: &[u8], out: &mut Vec<u8>) -> Result<bool, End> {
+/// Copies the frames of a kind that `passes` from input to `out`, up to one that RFC 6455 forbids; tells
+/// whether a close frame began.
+fn copy_frames(
+    frames: &mut Scanner,
+    input: &[u8],
+    out: &mut Vec<u8>,
+    passes: impl Fn(Kind) -> bool,
+) -> (bool, Result<(), End>) {
     let (mut rest, mut closes) = (input, false);
     while !rest.is_empty() {
-        let (taken, piece) = frames.next(rest)?;
+        let (taken, piece) = match frames.next(rest) {
+            Ok(next) => next,
+            Err(end) => return (closes, Err(end)),
+        };
         rest = &rest[taken..];
         let Some(piece) = piece else { continue };
-        let pass = piece.kind != Kind::Pong;
         if piece.begins {
             let (header, len) = frames.take_header();
             closes |= piece.kind == Kind::Close;
-            if pass {
+            if passes(piece.kind) {
                 out.extend(&header[..len]);
             }
         }
-        if pass {
+        if passes(piece.kind) {
             out.extend(&rest[..piece.len]);
         }
         rest = &rest[piece.len..];
     }
-    Ok(closes)
+    (closes, Ok(()))
 }

@@ -38,13 +38,12 @@ pub struct Guest {
     pub paths: Paths,
     /// The route's file.
     pub route_file: PathBuf,
-    /// The configuration, as of the start.
-    pub config: Config,
     /// Who is connected.
     pub live: Rc<Live>,
     /// The sessions on disk.
     pub store: Store,
     opener: Opener,
+    config: RefCell<files::Watched>,
     tls: RefCell<Option<tls::Server>>,
     issuers: RefCell<issuers::Folder>,
 }
@@ -55,6 +54,7 @@ impl Guest {
     pub fn new(paths: Paths, route_file: PathBuf, config: Config, tls: Option<tls::Server>, opener: Opener) -> Self {
         let issuers = issuers::Folder::load(&paths.issuers());
         let store = Store::new(&route_file.with_file_name("state"));
+        let config = RefCell::new(files::Watched::new(&paths, config));
         Self {
             paths,
             route_file,
@@ -65,6 +65,11 @@ impl Guest {
             tls: RefCell::new(tls),
             issuers: RefCell::new(issuers),
         }
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> Rc<Config> {
+        self.config.borrow_mut().current()
     }
 
     /// The route as it is now; `None` where the guest is not published (any more).
@@ -114,7 +119,8 @@ impl Guest {
             .and_then(|name| issuers.refresh().get(name))
             .map(|issuer| issuer.origins.as_slice())
             .unwrap_or_default();
-        let listed = self.config.access.origins.iter().chain(of_issuer).map(String::as_str);
+        let config = self.config();
+        let listed = config.access.origins.iter().chain(of_issuer).map(String::as_str);
         crate::rules::request::origin(header, self.scheme(), host, listed)
     }
 
@@ -122,13 +128,13 @@ impl Guest {
     #[must_use]
     pub fn is_alive(&self, id: &Id, session: &Session) -> bool {
         let in_use = self.live.all().iter().any(|entry| entry.viewer == viewer_of(id));
-        session.is_alive(now(), self.config.access.session_idle.as_secs(), in_use)
+        session.is_alive(now(), self.config().access.session_idle.as_secs(), in_use)
     }
 
     /// Opens a console's backend.
     pub async fn open(&self, route: &Route, way: &Way, part: Part) -> Result<(Stream, Lease), Refusal> {
         let backend = backend(way, part)?;
-        let patience = self.config.proxy.connect_timeout;
+        let patience = self.config().proxy.connect_timeout;
         match self.opener {
             Opener::Direct => backends::connect(&self.paths, backend, patience).await,
             Opener::Broker => {

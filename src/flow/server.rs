@@ -14,6 +14,10 @@ use crate::edges::tls;
 use crate::rules::close::End;
 use crate::rules::request::strict_host;
 
+/// How much the kernel takes for a client that has not acknowledged it, in bytes; it doubles this for
+/// its own needs.
+const SEND_BUFFER: usize = 256 << 10;
+
 /// What clients connect to.
 #[derive(Debug)]
 pub enum Listener {
@@ -35,6 +39,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // Left to the kernel it grows to megabytes: on a slow line pings and their answers would
+                // stand behind those for longer than a client is waited for.
+                rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
                 Ok(Arrived::Tcp(stream, Peer::Ip(address.ip())))
             }
             Self::Unix(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0))),
@@ -51,13 +58,8 @@ pub enum Ended {
     Stopped,
 }
 
-/// Serves until nobody was there for `idle`, or until `stop`; then sessions are told and given time.
-pub async fn run(
-    guest: Rc<Guest>,
-    listeners: Vec<Listener>,
-    idle: Option<Duration>,
-    stop: impl Future<Output = ()>,
-) -> Ended {
+/// Serves until nobody was there for the configured time (with `idle`), or until `stop`; then sessions are told and given time.
+pub async fn run(guest: Rc<Guest>, listeners: Vec<Listener>, idle: bool, stop: impl Future<Output = ()>) -> Ended {
     let accepting = accept_all(&guest, &listeners);
     let ended = tokio::select! {
         () = accepting => Ended::Stopped,
@@ -78,15 +80,18 @@ pub async fn run(
     ended
 }
 
-/// Returns when no connection was open for `idle`, counted from the start or from the last one's end.
-async fn unused(guest: &Guest, idle: Option<Duration>) {
-    let Some(idle) = idle else { return std::future::pending().await };
+/// Returns when no connection was open for the configured time, counted from the start or from the last one's end.
+async fn unused(guest: &Guest, idle: bool) {
+    if !idle {
+        std::future::pending::<()>().await;
+    }
     loop {
         while guest.live.connections() > 0 {
             guest.live.changed().await;
         }
+        let time = guest.config().proxy.idle_timeout;
         tokio::select! {
-            () = tokio::time::sleep(idle) => if guest.live.connections() == 0 { return },
+            () = tokio::time::sleep(time) => if guest.live.connections() == 0 { return },
             () = guest.live.changed() => {}
         }
     }
@@ -99,7 +104,7 @@ async fn accept_all(guest: &Rc<Guest>, listeners: &[Listener]) {
 async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
     loop {
         // Full: others wait in the kernel's backlog, which PID 1 keeps.
-        while guest.live.connections() >= guest.config.proxy.max_connections {
+        while guest.live.connections() >= guest.config().proxy.max_connections {
             guest.live.changed().await;
         }
         match listener.accept().await {
@@ -117,7 +122,7 @@ async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
 }
 
 async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
-    let patience = guest.config.proxy.handshake_timeout;
+    let patience = guest.config().proxy.handshake_timeout;
     let deadline = tokio::time::Instant::now() + patience;
     let (client, peer) = match arrived {
         Arrived::Unix(client) => (client, Peer::Unix),

@@ -74,14 +74,13 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let paths = Paths::from_environment();
     let config = files::config(&paths)?;
-    let idle = config.proxy.idle_timeout;
     let (guest, listeners, idle) = match (&arguments.guest, &arguments.listen, &arguments.route) {
         (Some(uuid), ..) => {
             let listeners = inherited()?;
             let server =
                 tls::Server::load(&paths.below_root(&config.tls.certificate), &paths.below_root(&config.tls.key))?;
             let guest = Guest::new(paths.clone(), paths.route(uuid), config, Some(server), Opener::Broker);
-            (guest, listeners, Some(idle))
+            (guest, listeners, true)
         }
         (None, Some(listen), Some(route)) => by_hand(&arguments, paths, config, listen, route).await?,
         _ => bail!("either --guest, or --listen and --route"),
@@ -127,7 +126,7 @@ async fn by_hand(
     config: crate::rules::config::Config,
     listen: &str,
     route: &std::path::Path,
-) -> Result<(Guest, Vec<Listener>, Option<Duration>)> {
+) -> Result<(Guest, Vec<Listener>, bool)> {
     let (listener, is_local) = if let Some(path) = listen.strip_prefix("unix:") {
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {path}"))?;
         (Listener::Unix(listener), true)
@@ -159,7 +158,7 @@ async fn by_hand(
             route.display()
         );
     }
-    Ok((guest, vec![listener], None))
+    Ok((guest, vec![listener], false))
 }
 
 /// Keeps `systemctl status` and `console-proxy status` current, and the watchdog quiet.

@@ -1,7 +1,7 @@
 //! Slots and the ports that follow from them. Pure arithmetic: who may have which slot, and whether
 //! a port is free, is asked of the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -147,12 +147,13 @@ impl SlotTable {
     /// Reads the file's form: a line `SLOT UUID` each.
     pub fn parse(text: &str) -> Result<Self, BadSlotLine> {
         let mut table = Self::default();
+        let mut guests = HashSet::new();
         for (i, line) in text.lines().enumerate() {
             let bad = || BadSlotLine { line: i + 1, text: line.to_owned() };
             let (slot, uuid) = line.split_once(' ').ok_or_else(bad)?;
             let slot: Slot = slot.parse().map_err(|_| bad())?;
             let uuid: Uuid = uuid.parse().map_err(|_| bad())?;
-            if table.slot_of(&uuid).is_some() || table.0.insert(slot, uuid).is_some() {
+            if !guests.insert(uuid.clone()) || table.0.insert(slot, uuid).is_some() {
                 return Err(bad());
             }
         }
