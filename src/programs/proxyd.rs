@@ -51,7 +51,11 @@ struct Arguments {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    journal::init("console-proxyd");
+    if arguments.listen.is_some() {
+        journal::init_by_hand();
+    } else {
+        journal::init("console-proxyd");
+    }
     // Not dumpable: no core with keys in it, and nobody of the same user reads our memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -34,6 +34,8 @@ pub struct Host {
     root: tempfile::TempDir,
     pub route: Route,
     key: Ed25519KeyPair,
+    /// How many descriptors the proxy may have, under activation.
+    pub descriptors: u32,
 }
 
 impl Host {
@@ -51,7 +53,7 @@ impl Host {
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };
-        let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap() };
+        let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap(), descriptors: 1024 };
         host.add_issuer("host", &public, "");
         host.make_certificate();
         host.write_route();
@@ -375,9 +377,14 @@ impl Runner {
         let daemon = console_proxyd(host);
         let (of_thread, stopping) = (Arc::clone(&shared), Arc::clone(&stop));
         // LISTEN_PID has to be the process' own, so a shell says it; as sd_listen_fds(3) has it, descriptor 3 is the first.
-        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" --guest \"$1\" 3<&0 </dev/null";
+        let script = "ulimit -n $2; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" --guest \"$1\" 3<&0 </dev/null";
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).arg(daemon.get_program()).arg(GUEST).env("NOTIFY_SOCKET", &notify);
+        command
+            .args(["-c", script])
+            .arg(daemon.get_program())
+            .arg(GUEST)
+            .arg(host.descriptors.to_string())
+            .env("NOTIFY_SOCKET", &notify);
         command.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdout(Stdio::null());
         let thread = std::thread::spawn(move || {
@@ -494,17 +501,17 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     });
 }
 
-fn connect(route: &Route, part: Part, guest: &Uuid, is_it: impl Fn(&Way) -> bool) -> Result<OwnedFd, Refusal> {
+fn connect(route: &Route, part: Part, guest: &Uuid, is_wanted: impl Fn(&Way) -> bool) -> Result<OwnedFd, Refusal> {
     assert_eq!(*guest, route.uuid);
-    let way = route.consoles.iter().find(|way| is_it(way)).unwrap();
+    let way = route.consoles.iter().find(|way| is_wanted(way)).unwrap();
     let place = if part == Part::Raw { way.raw.as_ref() } else { way.websocket.as_ref() };
     let failed = |why: std::io::Error| {
         let kind = if why.kind() == std::io::ErrorKind::TimedOut { Kind::Silent } else { Kind::Refused };
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(address, number) => {
-            TcpStream::connect_timeout(&SocketAddr::new(*address, *number), Duration::from_secs(1))
+        Place::Tcp(address, port) => {
+            TcpStream::connect_timeout(&SocketAddr::new(*address, *port), Duration::from_secs(1))
                 .map(OwnedFd::from)
                 .map_err(failed)
         }

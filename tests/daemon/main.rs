@@ -14,6 +14,7 @@ mod host;
 mod ends;
 mod faults;
 mod frames;
+mod limits;
 mod native;
 mod requests;
 mod serial;
