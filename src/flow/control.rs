@@ -67,6 +67,7 @@ pub struct Pulse {
     interval: Duration,
     unanswered: Cell<u32>,
     progressed: Cell<bool>,
+    deaf: Cell<bool>,
     due: Notify,
 }
 
@@ -74,7 +75,13 @@ impl Pulse {
     /// A pulse with a ping each interval.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
-        Self { interval, unanswered: Cell::new(0), progressed: Cell::new(false), due: Notify::new() }
+        Self {
+            interval,
+            unanswered: Cell::new(0),
+            progressed: Cell::new(false),
+            deaf: Cell::new(false),
+            due: Notify::new(),
+        }
     }
 
     /// Something came from the client.
@@ -85,6 +92,15 @@ impl Pulse {
     /// The client took bytes.
     fn progress(&self) {
         self.progressed.set(true);
+    }
+
+    /// Waits for something that keeps us from reading the client, such as a guest that takes no input:
+    /// what the client answers then stands behind what it has typed, and its silence says nothing.
+    pub async fn while_deaf<T>(&self, waiting: impl Future<Output = T>) -> T {
+        self.deaf.set(true);
+        let result = waiting.await;
+        self.deaf.set(false);
+        result
     }
 
     /// Returns when a ping should be sent.
@@ -99,11 +115,15 @@ impl Pulse {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if !can_ping() && self.progressed.take() {
-                self.unanswered.set(0);
-                continue;
+            let progressed = self.progressed.take();
+            match can_ping() {
+                false if progressed => {
+                    self.unanswered.set(0);
+                    continue;
+                }
+                true if self.deaf.get() => self.unanswered.set(0),
+                _ => {}
             }
-            self.progressed.set(false);
             if self.unanswered.get() >= 2 {
                 return End::ClientLost;
             }

@@ -35,6 +35,7 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, backend: Stream, 
         }
     };
     let up = async {
+        let mut takes_input = true;
         loop {
             let bytes = match receiver.next().await {
                 Ok(Incoming::Data(bytes)) => bytes,
@@ -43,9 +44,8 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, backend: Stream, 
             };
             control.pulse.alive();
             control.received(bytes.len());
-            if let Err(why) = to_backend.write_all(&bytes).await {
-                return End::BackendGone(format!("the guest's console failed: {why}"));
-            }
+            // A backend that takes no more may have said something before: `down` reads that, and its end.
+            takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(&bytes)).await.is_ok();
         }
     };
     tokio::select! {

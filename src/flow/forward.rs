@@ -63,7 +63,7 @@ pub async fn run(
     let upwards = async {
         let mut frames = Scanner::new(From::Client, largest as u64);
         let (mut buffer, mut out) = (vec![0; CHUNK / 4], Vec::with_capacity(CHUNK / 4));
-        let mut input = early_client;
+        let (mut input, mut takes_input) = (early_client, true);
         loop {
             // Pongs answer our own pings.
             let (closes, copied) = copy_frames(&mut frames, &input, &mut out, |kind| kind != Kind::Pong);
@@ -73,9 +73,8 @@ pub async fn run(
             }
             control.received(out.len());
             if !out.is_empty() {
-                if let Err(why) = to_native.write_all(&out).await {
-                    return End::BackendGone(format!("the guest's console failed: {why}"));
-                }
+                // A backend that takes no more may have said something before: `downwards` reads that, and its end.
+                takes_input = takes_input && control.pulse.while_deaf(to_native.write_all(&out)).await.is_ok();
                 out.clear();
             }
             match from_client.read(&mut buffer).await {

@@ -17,8 +17,9 @@ use crate::rules::ticket::Mode;
 
 /// The most bytes of one frame.
 const CHUNK: usize = 16 << 10;
-/// Messages of input that wait for a guest that does not read; beyond it the client waits.
-const INPUT: usize = 64;
+/// Messages of input that wait for a guest that does not read; beyond it the client waits. Each may be
+/// as long as a frame.
+const INPUT: usize = 4;
 /// How long a client has to take what a guest said last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -125,17 +126,18 @@ impl Output {
 
     async fn write_rest(&self, sender: &Mutex<&mut Sender>, control: &Control) -> Result<(), End> {
         loop {
+            // First the lock: what is taken must not be lost when this is cancelled.
+            let mut sender = sender.lock().await;
             let payload = self.waiting.borrow_mut().take(CHUNK);
             let Some(payload) = payload else { return Ok(()) };
             let n = payload.len();
-            sender.lock().await.send(payload).await?;
+            sender.send(payload).await?;
             control.sent(n);
         }
     }
 }
 
-/// Reads the client for as long as it is there, also while the guest takes no input: a close or a pong
-/// must not wait behind what was typed.
+/// Reads the client. It waits where the guest takes no input and enough of it is kept.
 async fn receive(receiver: &mut Receiver, input: mpsc::Sender<Bytes>, control: &Control) -> End {
     loop {
         let bytes = match receiver.next().await {
@@ -147,19 +149,19 @@ async fn receive(receiver: &mut Receiver, input: mpsc::Sender<Bytes>, control: &
         // View-only is enforced here, not by the page.
         if control.entry.mode == Mode::Control && !bytes.is_empty() {
             control.received(bytes.len());
-            if input.send(bytes).await.is_err() {
-                return End::BackendGone("the guest closed the console".to_owned());
-            }
+            // It is closed where the guest takes no more: then what it said before is still to be read.
+            let _ = control.pulse.while_deaf(input.send(bytes)).await;
         }
     }
 }
 
 async fn type_in(mut typed: mpsc::Receiver<Bytes>, mut backend: impl AsyncWrite + Unpin) -> End {
     while let Some(bytes) = typed.recv().await {
-        if let Err(why) = backend.write_all(&bytes).await {
-            return End::BackendGone(format!("the guest's console failed: {why}"));
+        if backend.write_all(&bytes).await.is_err() {
+            break;
         }
     }
+    drop(typed);
     std::future::pending().await
 }
 

@@ -14,6 +14,10 @@ use crate::edges::tls;
 use crate::rules::close::End;
 use crate::rules::request::strict_host;
 
+/// How much the kernel takes for a client that has not acknowledged it, in bytes; it doubles this for
+/// its own needs.
+const SEND_BUFFER: usize = 256 << 10;
+
 /// What clients connect to.
 #[derive(Debug)]
 pub enum Listener {
@@ -35,6 +39,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // Left to the kernel it grows to megabytes: on a slow line pings and their answers would
+                // stand behind those for longer than a client is waited for.
+                rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
                 Ok(Arrived::Tcp(stream, Peer::Ip(address.ip())))
             }
             Self::Unix(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0))),

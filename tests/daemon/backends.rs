@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
 use console_proxy::edges::websocket::derive_accept_key;
@@ -68,6 +69,25 @@ impl Backend {
                 std::thread::spawn(move || {
                     let _ = talk(&mut conversation);
                 });
+            }
+        });
+        Self { place, received, _kept: (None, Vec::new()) }
+    }
+
+    /// The same on a unix socket.
+    pub fn serve_unix(talk: impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let place = format!("unix:{}", path.display()).parse().unwrap();
+        let received = Arc::<Mutex<Vec<u8>>>::default();
+        let noted = Arc::clone(&received);
+        std::thread::spawn(move || {
+            let _kept = folder;
+            for stream in listener.incoming() {
+                // Reading, writing and shutting down are the same for both kinds.
+                let stream = TcpStream::from(OwnedFd::from(stream.unwrap()));
+                let _ = talk(&mut Conversation { stream, received: Arc::clone(&noted) });
             }
         });
         Self { place, received, _kept: (None, Vec::new()) }

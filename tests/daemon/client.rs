@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::ring;
@@ -353,7 +353,10 @@ impl Ws {
     /// Waits for a close frame: all data before it, the code and the reason.
     #[track_caller]
     pub fn closed_after(&mut self) -> (Vec<u8>, u16, String) {
+        let begun = Instant::now();
         loop {
+            // Pings would keep it waiting for ever.
+            assert!(begun.elapsed() < PATIENCE, "it was not closed");
             let frame = self.next().expect("the connection ended without a close frame");
             match frame.opcode() {
                 0..=2 => self.data.extend(frame.payload),

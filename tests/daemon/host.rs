@@ -503,9 +503,11 @@ fn connect(route: &Route, part: Part, guest: &Uuid, is_it: impl Fn(&Way) -> bool
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(ip, port) => TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), Duration::from_secs(1))
-            .map(OwnedFd::from)
-            .map_err(failed),
+        Place::Tcp(address, number) => {
+            TcpStream::connect_timeout(&SocketAddr::new(*address, *number), Duration::from_secs(1))
+                .map(OwnedFd::from)
+                .map_err(failed)
+        }
         Place::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed),
         Place::Pty(_) => panic!("this broker has no terminals"),
     }

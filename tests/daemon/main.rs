@@ -11,8 +11,11 @@ mod backends;
 mod client;
 mod host;
 
+mod ends;
+mod faults;
 mod frames;
 mod native;
 mod requests;
+mod serial;
 mod sessions;
 mod tickets;

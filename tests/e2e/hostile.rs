@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
@@ -47,11 +46,12 @@ impl<'a> TakenOver<'a> {
         let folder = format!("/run/systemd/system/{}.d", guest.service());
         let text = format!(
             "[Service]\nExecStart=\nExecStart={PROGRAM} --ignored --exact hostile::act --nocapture\nRestart=no\n\
-             Environment=ACT={act} GUEST={} VICTIM={} VICTIM_PID={} VICTIM_PORT={}\n",
+             Environment=ACT={act} GUEST={} VICTIM={} VICTIM_PID={} VICTIM_PORT={} VICTIM_PTY={}\n",
             guest.uuid(),
             victim.uuid(),
             property(&victim.service(), "MainPID"),
-            victim.port()
+            victim.port(),
+            if act == "attempts" { victim.pty() } else { String::new() }
         );
         let drop_in = format!("{folder}/99-hostile.conf");
         fs::write(&drop_in, text).unwrap();
@@ -99,7 +99,7 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     report.failed("the broker, for a console that its guest has not", "unknown");
     report.succeeded("its own route");
     report.failed("another guest's route", "No such file");
-    report.failed("changing its own route", "Read-only");
+    report.failed("changing its own route", "ermission denied");
     report.failed("another guest's sessions", "No such file");
     report.succeeded("its own state folder");
     report.succeeded("its own memory's map");
@@ -117,7 +117,7 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     report.failed("the victim's port", "Address family not supported");
     report.failed("writing to /etc", "Read-only");
     report.failed("writing to /usr", "Read-only");
-    report.failed("a terminal of another guest", "No such file");
+    report.failed("a terminal of another guest", "ermission denied");
     report.failed("a program with another user's rights", "Operation not permitted");
 
     assert_eq!(property(&victim.service(), "MainPID"), proxy, "the system manager believes nobody's MAINPID=");
@@ -201,18 +201,19 @@ fn the_broker_answers_no_process_that_is_not_a_proxy_not_even_roots() {
 const NAMES: [&str; 8] = [
     "it's \"quoted\"",
     "100% %n %i %h",
-    "<script>alert(1)</script>&amp;",
-    "$(touch /tmp/e2e-pwned)`touch /tmp/e2e-pwned`;touch /tmp/e2e-pwned",
+    "<img src=x onerror=alert(1)>&amp;<!--",
+    "$(touch e2e-pwned)`touch e2e-pwned`;touch e2e-pwned",
     "back\\slash\\n\\x0aListenStream=1",
     "-rf --all",
-    "]]>\t\u{202e}rebmun\u{1b}[31m",
+    "]]>\t\u{202e}rebmun",
     "имя 虚拟机 🖥",
 ];
 
 #[test]
 fn a_guests_name_is_text_wherever_it_is_shown() {
-    for name in NAMES {
-        let template = sh("define-guest TEMPLATE --vnc --blank --print");
+    for (n, name) in NAMES.iter().enumerate() {
+        let uuid = format!("{n:08x}-0000-4000-8000-00000000abcd");
+        let template = sh(&format!("define-guest TEMPLATE --vnc --pty --blank --uuid {uuid} --print"));
         let escaped = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), template.replace("TEMPLATE", &escaped)).unwrap();
@@ -220,12 +221,6 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
             println!("libvirt refuses the name {name:?}");
             continue;
         };
-        let uuid = wait_for("its UUID", SOON, || {
-            let all = sh("virsh list --all --uuid");
-            all.lines()
-                .find(|uuid| sh(&format!("virsh dumpxml {uuid}")).contains(&*escaped_as_libvirt(name)))
-                .map(str::to_owned)
-        });
         // By its UUID from here on: this suite's own shell commands are not what is tested.
         let guest = Guest::existing(&uuid);
         guest.start();
@@ -235,7 +230,7 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
             let guests = listing["guests"].as_array().unwrap().clone();
             guests.into_iter().find(|shown| shown["uuid"] == uuid.as_str() && shown["state"] == "listening")
         });
-        assert_eq!(shown["name"], name);
+        assert_eq!(shown["name"], *name);
         let port = shown["port"].as_u64().unwrap() as u16;
         assert_eq!(sh("console-proxy list").lines().filter(|line| line.contains(&port.to_string())).count(), 1);
 
@@ -248,25 +243,21 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
         let ticket = guest.ticket();
         let mut vnc = Ws::connect(port, "/vnc", &ticket).unwrap();
         vnc.read_until("RFB 003.008\n", SOON);
-        assert!(property(&guest.service(), "StatusText").starts_with(&plain), "{name:?}");
+        let status = property(&guest.service(), "StatusText");
+        // systemd drops backslashes from what a service says.
+        assert!(status.replace('\\', "").starts_with(&plain.replace('\\', "")), "{status:?} of {name:?}");
         let text = sh(&format!("console-proxy status {uuid}"));
         assert!(text.starts_with(&format!("{plain} ({uuid})\n")), "{text}");
         let about: serde_json::Value = serde_json::from_str(&get(port, "/api/guest", &ticket).1).unwrap();
-        assert_eq!(about["name"], name);
+        assert_eq!(about["name"], *name);
         let (status, page) = get(port, "/", "");
         assert!(status == 200 && !page.contains(&plain), "the page tells nothing of the guest");
-        if !name.contains(['\'', '\u{1b}']) {
+        if !name.contains('\'') {
             sh(&format!("console-proxy url -- '{name}'"));
         }
     }
-    assert!(!Path::new("/tmp/e2e-pwned").exists());
+    assert_eq!(sh("find / /root /tmp /run -maxdepth 1 -name e2e-pwned"), "");
     assert_eq!(sh("systemctl list-units --failed --no-legend --plain 'console-proxy*'"), "");
-}
-
-/// As libvirt writes a name in its XML.
-fn escaped_as_libvirt(name: &str) -> String {
-    let name = name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    format!("<name>{name}</name>")
 }
 
 /// Asks the broker; the descriptor that may come along is not received. The answer when it is none of refusal.
@@ -313,7 +304,8 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         result.map(|_| "it worked".to_owned()).map_err(|why| why.to_string())
     }
     let read = |path: &str| words(fs::File::open(path).and_then(|mut file| file.read(&mut [0; 16])));
-    let write = |path: &str| words(fs::OpenOptions::new().write(true).create(true).mode(0o600).open(path));
+    let write =
+        |path: &str| words(fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path));
     let connect = |path: &str| words(UnixStream::connect(path));
     let socket = |family, kind| words(rustix::net::socket(family, kind, None));
     let victims = Pid::from_raw(pid).unwrap();
@@ -353,7 +345,7 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         ("the victim's port", words(TcpStream::connect(("127.0.0.1", port)))),
         ("writing to /etc", write("/etc/e2e-hostile")),
         ("writing to /usr", write("/usr/bin/e2e-hostile")),
-        ("a terminal of another guest", write("/dev/pts/0")),
+        ("a terminal of another guest", write(&std::env::var("VICTIM_PTY").unwrap())),
         ("a program with another user's rights", words(suid())),
     ]
     .into_iter()

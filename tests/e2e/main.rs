@@ -9,6 +9,7 @@ mod guard;
 mod hook;
 mod host;
 mod hostile;
+mod keys;
 mod package;
 mod reboot;
 mod storms;

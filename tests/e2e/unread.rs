@@ -4,25 +4,30 @@
 
 use std::time::Duration;
 
-use crate::host::{Guest, property, sh, wait_for};
+use serde_json::Value;
+
+use crate::host::{Configured, Guest, SOON, property, sh, wait_for};
 use crate::ws::Ws;
+
+/// Enough for every buffer on the way to a client that takes nothing, and quickly printed.
+const MESSAGES: u32 = 4000;
 
 /// Has the guest's kernel print messages to its serial port, some seconds from now; the time that takes will be on its
 /// screen, in hundredths of a second, behind `word`.
-fn print_soon(serial: &mut Ws, word: &str, messages: u32) {
+fn print_soon(serial: &mut Ws, word: &str) {
     let now = "$(cut -d' ' -f1 /proc/uptime | tr -d .)";
+    let print = format!("for i in $(seq {MESSAGES}); do echo a message of the kernel >/dev/kmsg; done");
+    // Otherwise the kernel takes ten messages in five seconds from programs.
+    serial.command("echo on >/proc/sys/kernel/printk_devkmsg; dmesg -n 8; echo 'lo''ud'", "loud");
     serial.command(
-        &format!(
-            "dmesg -n 8; (sleep 3; a={now}; for i in $(seq {messages}); do echo a message of the kernel >/dev/kmsg; done; \
-             b={now}; echo {word}=$((b-a)), >/dev/tty1) & echo 'so''on'"
-        ),
+        &format!("(sleep 2; a={now}; {print}; b={now}; echo {word}=$((b-a)), >/dev/tty1) & echo 'so''on'"),
         "soon",
     );
 }
 
-fn wait_for_time(guest: &Guest, word: &str, limit: Duration) -> Duration {
+fn wait_for_time(guest: &Guest, word: &str) -> Duration {
     let word = format!("{word}=");
-    let hundredths = wait_for(&format!("{word} on the guest's screen"), limit, || {
+    let hundredths = wait_for(&format!("{word} on the guest's screen"), Duration::from_secs(90), || {
         let screen = guest.screen();
         let (_, rest) = screen.split_once(&word)?;
         rest.split_once(',')?.0.parse::<u64>().ok()
@@ -30,32 +35,60 @@ fn wait_for_time(guest: &Guest, word: &str, limit: Duration) -> Duration {
     Duration::from_millis(hundredths * 10)
 }
 
+/// The kernel keeps little for a connection; its own limit is megabytes.
+struct SmallBuffers(String);
+
+const WMEM: &str = "/proc/sys/net/ipv4/tcp_wmem";
+
+impl SmallBuffers {
+    fn for_sending() -> Self {
+        let usual = std::fs::read_to_string(WMEM).unwrap();
+        std::fs::write(WMEM, "4096 16384 65536").unwrap();
+        Self(usual)
+    }
+}
+
+impl Drop for SmallBuffers {
+    fn drop(&mut self) {
+        std::fs::write(WMEM, &self.0).unwrap();
+    }
+}
+
 #[test]
 fn a_browser_that_never_reads_and_a_stopped_proxy_do_not_freeze_the_guest() {
+    let _small = (Configured::with("[proxy]\nserial-buffer = 65536\n"), SmallBuffers::for_sending());
     let guest = Guest::define("chatty").with_vnc().with_pty_serial().started();
     guest.wait_to_boot();
-    guest.port();
+    let port = guest.port();
 
     let mut serial = guest.open("serial/0");
-    print_soon(&mut serial, "ALONE", 300);
+    print_soon(&mut serial, "ALONE");
     drop(serial);
-    let alone = wait_for_time(&guest, "ALONE", Duration::from_secs(60));
+    let alone = wait_for_time(&guest, "ALONE");
 
-    // More than every buffer on the way to the client takes, so that it waits in the proxy.
-    let mut serial = guest.open("serial/0");
-    print_soon(&mut serial, "UNREAD", 300);
-    let unread = wait_for_time(&guest, "UNREAD", Duration::from_secs(60));
+    let mut serial = Ws::connect_narrow(port, "/serial/0", &guest.ticket()).unwrap();
+    print_soon(&mut serial, "UNREAD");
+    let unread = wait_for_time(&guest, "UNREAD");
+    let dropped = wait_for("the gap in status", SOON, || {
+        let shown: Value = serde_json::from_str(&sh("console-proxy status chatty --json")).unwrap();
+        shown["sessions"][0]["bytes-dropped"].as_u64().filter(|bytes| *bytes > 0)
+    });
+    // What is left of it is shown with its gap.
+    serial.read_until(" bytes were dropped here]", SOON);
     drop(serial);
 
     let mut serial = guest.open("serial/0");
-    print_soon(&mut serial, "STOPPED", 300);
+    print_soon(&mut serial, "STOPPED");
     let proxy = property(&guest.service(), "MainPID");
     sh(&format!("kill -STOP {proxy}"));
-    let stopped = wait_for_time(&guest, "STOPPED", Duration::from_secs(60));
+    let stopped = wait_for_time(&guest, "STOPPED");
 
-    println!("300 kernel messages: {alone:?} with nobody there, {unread:?} unread, {stopped:?} with a stopped proxy");
+    println!(
+        "{MESSAGES} kernel messages took {alone:?} with nobody there, {unread:?} with a client that never reads ({dropped} \
+         bytes dropped), {stopped:?} with a stopped proxy"
+    );
     assert!(unread < alone * 3 + Duration::from_secs(2), "unread {unread:?}, alone {alone:?}");
-    assert!(stopped < Duration::from_secs(20), "the watchdog ends a stopped proxy after 10 s: {stopped:?}");
-    assert_ne!(property(&guest.service(), "MainPID"), proxy);
+    assert!(stopped < alone * 3 + Duration::from_secs(15), "the watchdog ends a stopped proxy after 10 s: {stopped:?}");
+    assert_ne!(property(&guest.service(), "MainPID"), proxy, "the stopped proxy was ended");
     guest.open("serial/0").command("dmesg -n 1; echo still $((40 + 2))", "still 42");
 }

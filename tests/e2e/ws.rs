@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -162,8 +162,23 @@ impl Ws {
         Self::connect_with(port, path, token, headers)
     }
 
+    /// A client that takes next to nothing: what it does not ask for soon waits on the other side.
+    pub fn connect_narrow(port: u16, path: &str, token: &str) -> Result<Self, Refused> {
+        Self::open(port, path, token, &[], Some(2048))
+    }
+
     /// The same with further headers, such as an Origin or a cookie.
     pub fn connect_with(port: u16, path: &str, token: &str, headers: &[(&'static str, &str)]) -> Result<Self, Refused> {
+        Self::open(port, path, token, headers, None)
+    }
+
+    fn open(
+        port: u16,
+        path: &str,
+        token: &str,
+        headers: &[(&'static str, &str)],
+        receive_buffer: Option<u32>,
+    ) -> Result<Self, Refused> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let query = if token.is_empty() { String::new() } else { format!("?token={token}") };
         let mut request = format!("wss://localhost:{port}{path}{query}").into_client_request().unwrap();
@@ -171,7 +186,12 @@ impl Ws {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
         let attempt = async {
-            let tcp = TcpStream::connect(("127.0.0.1", port)).await.map_err(|why| format!("connect: {why}"))?;
+            let tcp = TcpSocket::new_v4().map_err(|why| why.to_string())?;
+            if let Some(bytes) = receive_buffer {
+                tcp.set_recv_buffer_size(bytes).map_err(|why| why.to_string())?;
+            }
+            let address = ([127, 0, 0, 1], port).into();
+            let tcp = tcp.connect(address).await.map_err(|why| format!("connect: {why}"))?;
             let name = ServerName::try_from("localhost").unwrap();
             let tls = connector().connect(name, tcp).await.map_err(|why| format!("TLS: {why}"))?;
             Ok::<_, String>(client_async(request, tls).await)
