@@ -1,5 +1,6 @@
 //! One guest's stored definition brought to what it should be, and the ends of guests.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -179,7 +180,8 @@ pub(super) fn kept(paths: &Paths) -> Result<Vec<Uuid>> {
 /// Those of the guests that libvirt does not know, neither defined nor running. Look first at what is
 /// kept and then at the guests: who takes a slot in between is not among them.
 pub(super) fn gone(kept: Vec<Uuid>, known: &[Guest]) -> Vec<Uuid> {
-    kept.into_iter().filter(|uuid| known.iter().all(|guest| guest.uuid != *uuid)).collect()
+    let known: HashSet<&Uuid> = known.iter().map(|guest| &guest.uuid).collect();
+    kept.into_iter().filter(|uuid| !known.contains(uuid)).collect()
 }
 
 /// Frees what the host keeps for guests that are neither defined nor running; returns their UUIDs.
