@@ -153,6 +153,11 @@ impl Host {
         console_proxy::edges::tls::fingerprint(certificate.as_bytes()).unwrap()
     }
 
+    pub fn without_certificate(self) -> Self {
+        fs::remove_dir_all(self.path("etc/console-proxy/tls")).unwrap();
+        self
+    }
+
     /// The claims of a ticket that opens everything, for a minute.
     pub fn claims(&self) -> Claims {
         static MADE: AtomicU64 = AtomicU64::new(0);
@@ -245,6 +250,15 @@ impl Proxy {
             // Somebody else took the port in between.
             assert!(runner.log().contains("in use"), "{}", runner.log());
         }
+    }
+
+    /// As a person runs it, somewhere else.
+    pub fn by_hand_on(host: Host, arguments: &[&str], is_up: impl Fn() -> bool) -> Self {
+        let mut command = console_proxyd(&host);
+        let runner = Runner::once(command.arg("--route").arg(host.route_file()).args(arguments));
+        until("the proxy listens", || is_up() || !runner.is_running());
+        assert!(runner.is_running(), "{}", runner.log());
+        Self { host, address: ([127, 0, 0, 1], 0).into(), runner }
     }
 
     /// A TLS connection.
@@ -470,7 +484,7 @@ fn collect_statuses(path: &Path, stop: Arc<AtomicBool>) -> Arc<Mutex<Vec<String>
         while !stop.load(Ordering::Relaxed) {
             let Ok(n) = socket.recv(&mut bytes) else { continue };
             if let Some(status) = String::from_utf8_lossy(&bytes[..n]).strip_prefix("STATUS=") {
-                of_thread.lock().unwrap().push(status.to_owned());
+                of_thread.lock().unwrap().push(status.strip_suffix('\n').unwrap_or(status).to_owned());
             }
         }
     });

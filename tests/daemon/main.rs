@@ -16,6 +16,7 @@ mod faults;
 mod frames;
 mod limits;
 mod native;
+mod process;
 mod requests;
 mod serial;
 mod sessions;
