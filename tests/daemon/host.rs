@@ -524,8 +524,8 @@ fn connect(route: &Route, part: Part, guest: &Uuid, is_wanted: impl Fn(&Way) -> 
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(address, port) => {
-            TcpStream::connect_timeout(&SocketAddr::new(*address, *port), Duration::from_secs(1))
+        Place::Tcp(address, number) => {
+            TcpStream::connect_timeout(&SocketAddr::new(*address, *number), Duration::from_secs(1))
                 .map(OwnedFd::from)
                 .map_err(failed)
         }
