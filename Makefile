@@ -4,8 +4,9 @@ CARGO ?= cargo
 DESTDIR ?=
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 RELEASE = $(CARGO_TARGET_DIR)/release
-DEB = $(CARGO_TARGET_DIR)/debian/console-proxy.deb
-RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy.rpm
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+DEB = $(CARGO_TARGET_DIR)/debian/console-proxy_$(VERSION)-1_$(shell dpkg --print-architecture 2>/dev/null).deb
+RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy-$(VERSION)-1.$(shell uname -m).rpm
 # Which end-to-end tests: make e2e TESTS='hook units'
 TESTS ?=
 

@@ -15,11 +15,19 @@ fn target() -> PathBuf {
 }
 
 fn deb() -> PathBuf {
-    target().join("debian/console-proxy.deb")
+    package("debian", concat!("console-proxy_", env!("CARGO_PKG_VERSION"), "-1_"))
 }
 
 fn rpm() -> PathBuf {
-    target().join("generate-rpm/console-proxy.rpm")
+    package("generate-rpm", concat!("console-proxy-", env!("CARGO_PKG_VERSION"), "-1."))
+}
+
+/// The package of this version; its name ends with the machine's architecture.
+fn package(folder: &str, begins: &str) -> PathBuf {
+    let files = std::fs::read_dir(target().join(folder)).expect("`make deb rpm` makes the packages");
+    let mut paths = files.map(|file| file.unwrap().path());
+    let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(begins);
+    paths.find(named).expect("`make deb rpm` makes the packages")
 }
 
 /// Runs a program and returns what it printed; whether it may fail is the caller's to say.
