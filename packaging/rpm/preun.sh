@@ -1,7 +1,9 @@
 # Before removal ($1: how many versions stay). It never fails: a package that cannot be removed helps nobody.
 [ "$1" -eq 0 ] || exit 0
 if [ -d /run/systemd/system ]; then
-	systemctl stop console-proxy-wire.path console-proxy-wire.service console-proxy-wire-again.service || :
+	systemctl stop console-proxy-wire.path console-proxy-wire.service || :
+	# Whose end starts this.
+	systemctl stop console-proxy-wire-again.service || :
 	# It prints the guests that it had to leave, and the command that finishes them. Once: a package that is
 	# installed again wires them again.
 	timeout 300 console-proxy unwire --all --once || :

@@ -1,5 +1,6 @@
 //! The accept loop: TLS or a redirect, limits on connections, and the end when nobody is left.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -138,9 +139,23 @@ async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
             Err(_) => return tracing::debug!("{peer}: the TLS handshake took too long"),
         },
     };
-    let handler = |asked| entry::answer(guest.clone(), peer.clone(), connection.clone(), asked);
-    if let Err(why) = http::serve(client, patience, handler).await {
-        tracing::debug!("{peer}: {why}");
+    let has_asked = Cell::new(false);
+    let handler = |asked| {
+        has_asked.set(true);
+        entry::answer(guest.clone(), peer.clone(), connection.clone(), asked)
+    };
+    // One deadline for the handshake and the first request's head; hyper's own is for each later head.
+    let too_late = async {
+        tokio::time::sleep_until(deadline).await;
+        if has_asked.get() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = http::serve(client, patience, handler) => if let Err(why) = served {
+            tracing::debug!("{peer}: {why}");
+        },
+        () = too_late => tracing::debug!("{peer}: the request took too long"),
     }
 }
 

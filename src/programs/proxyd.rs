@@ -51,7 +51,11 @@ struct Arguments {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    journal::init("console-proxyd");
+    if arguments.listen.is_some() {
+        journal::init_by_hand();
+    } else {
+        journal::init("console-proxyd");
+    }
     // Not dumpable: no core with keys in it, and nobody of the same user reads our memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -128,7 +132,7 @@ async fn by_hand(
     route: &std::path::Path,
 ) -> Result<(Guest, Vec<Listener>, bool)> {
     let (listener, is_local) = if let Some(path) = listen.strip_prefix("unix:") {
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {path}"))?;
+        let listener = bind_unix(path).with_context(|| format!("cannot listen on {path}"))?;
         (Listener::Unix(listener), true)
     } else {
         let address: SocketAddr =
@@ -159,6 +163,21 @@ async fn by_hand(
         );
     }
     Ok((guest, vec![listener], false))
+}
+
+/// A socket that an earlier run left behind is replaced, one that somebody answers on is not.
+fn bind_unix(path: &str) -> std::io::Result<UnixListener> {
+    use std::io::ErrorKind;
+    match UnixListener::bind(path) {
+        Err(why) if why.kind() == ErrorKind::AddrInUse => match std::os::unix::net::UnixStream::connect(path) {
+            Err(dead) if dead.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            _ => Err(why),
+        },
+        result => result,
+    }
 }
 
 /// Keeps `systemctl status` and `console-proxy status` current, and the watchdog quiet.

@@ -14,7 +14,6 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream};
 
 use crate::client::{Frame, read_frame};
-use crate::host::PATIENCE;
 
 /// A backend: a port on loopback, and what came in there.
 pub struct Backend {
@@ -281,7 +280,5 @@ fn port_of(socket: &OwnedFd) -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// A script waits for a test, but not for ever.
-pub fn wait_for<T>(channel: &std::sync::mpsc::Receiver<T>) -> T {
-    channel.recv_timeout(PATIENCE).unwrap()
-}
+/// What a backend repeats that never stops.
+pub static FLOOD: [u8; 1 << 16] = [b'x'; 1 << 16];

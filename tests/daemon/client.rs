@@ -68,12 +68,35 @@ impl Answer {
 impl Client {
     /// TLS as browsers speak it; any certificate will do.
     pub fn tls(address: SocketAddr) -> Self {
-        Self::tls_with(address, &[&tokio_rustls::rustls::version::TLS13, &tokio_rustls::rustls::version::TLS12])
-            .unwrap()
+        Self::tls_with(address, ALL_VERSIONS).unwrap()
+    }
+
+    /// TLS that begins some time after the connection was made.
+    pub fn tls_after(address: SocketAddr, pause: Duration) -> Self {
+        let tcp = connect(address);
+        std::thread::sleep(pause);
+        Self::secure(tcp, address, ALL_VERSIONS).unwrap()
+    }
+
+    /// TLS over a connection whose receive buffer does not hide how fast the client reads.
+    pub fn tls_with_small_buffer(address: SocketAddr) -> Self {
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 32 << 10).unwrap();
+        rustix::net::connect(&socket, &address).unwrap();
+        Self::secure(prepared(TcpStream::from(socket)), address, ALL_VERSIONS).unwrap()
     }
 
     /// TLS of these versions, with the handshake done.
     pub fn tls_with(address: SocketAddr, versions: &[&'static SupportedProtocolVersion]) -> io::Result<Self> {
+        Self::secure(connect(address), address, versions)
+    }
+
+    fn secure(
+        mut tcp: TcpStream,
+        address: SocketAddr,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<Self> {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
@@ -82,7 +105,6 @@ impl Client {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut tcp = connect(address);
         while connection.is_handshaking() {
             connection.complete_io(&mut tcp)?;
         }
@@ -102,15 +124,6 @@ impl Client {
 
     fn new(stream: Stream, host: String) -> Self {
         Self { stream, buffer: Vec::new(), host }
-    }
-
-    /// How long a read waits: [`PATIENCE`] unless told.
-    pub fn set_patience(&self, patience: Duration) {
-        match &self.stream {
-            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(patience)).unwrap(),
-            Stream::Tcp(stream) => stream.set_read_timeout(Some(patience)).unwrap(),
-            Stream::Unix(stream) => stream.set_read_timeout(Some(patience)).unwrap(),
-        }
     }
 
     /// The fingerprint of the certificate that the proxy showed.
@@ -204,8 +217,14 @@ impl Client {
     }
 }
 
+const ALL_VERSIONS: &[&SupportedProtocolVersion] =
+    &[&tokio_rustls::rustls::version::TLS13, &tokio_rustls::rustls::version::TLS12];
+
 fn connect(address: SocketAddr) -> TcpStream {
-    let tcp = TcpStream::connect(address).unwrap();
+    prepared(TcpStream::connect(address).unwrap())
+}
+
+fn prepared(tcp: TcpStream) -> TcpStream {
     tcp.set_nodelay(true).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     tcp
@@ -230,13 +249,13 @@ pub fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     let masked = if mask.is_some() { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match payload.len() {
-        n @ 0..=125 => bytes.push(masked | u8::try_from(n).unwrap()),
+        n @ 0..=125 => bytes.push(masked + u8::try_from(n).unwrap()),
         n @ 126..=0xffff => {
-            bytes.push(masked | 126);
+            bytes.push(masked + 126);
             bytes.extend(u16::try_from(n).unwrap().to_be_bytes());
         }
         n => {
-            bytes.push(masked | 127);
+            bytes.push(masked + 127);
             bytes.extend((n as u64).to_be_bytes());
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::backends::{Backend, accept_websocket};
+use crate::backends::{Backend, FLOOD, accept_websocket};
 use crate::host::{Host, PATIENCE, Proxy};
 
 const KINDS: [&str; 3] = ["/vnc", "/serial/0", "/spice"];
@@ -153,7 +153,7 @@ fn a_proxy_that_is_stopped_after_its_guest_says_so_on_every_console() {
 fn a_proxy_that_is_stopped_tells_its_clients_and_ends_well_within_five_seconds() {
     let flood = Backend::serve(|conversation| {
         loop {
-            conversation.write_all(&[b'x'; 65_536])?;
+            conversation.write_all(&FLOOD)?;
         }
     });
     let host = host().0.raw("console/1", &flood).raw("console/2", &flood);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::backends::Backend;
+use crate::backends::{Backend, FLOOD};
 use crate::host::{Host, Proxy};
 
 const CONFIG: &str = "[proxy]\nconnect-timeout = \"1s\"\n";
@@ -79,13 +79,13 @@ fn a_broker_that_is_not_there_or_does_not_answer_is_502_or_504() {
 fn a_slow_client_slows_nobody_else() {
     let flood = Backend::serve(|conversation| {
         loop {
-            conversation.write_all(&[b'x'; 65_536])?;
+            conversation.write_all(&FLOOD)?;
         }
     });
     let echo = Backend::echo();
     let native_flood = Backend::websocket_that(|ws| {
         loop {
-            ws.send(0x82, &[b'x'; 65_536])?;
+            ws.send(0x82, &FLOOD)?;
         }
     });
     let proxy = Proxy::activated(Host::new().raw("vnc", &flood).native("spice", &native_flood).raw("serial/0", &echo));

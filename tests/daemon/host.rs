@@ -34,6 +34,8 @@ pub struct Host {
     root: tempfile::TempDir,
     pub route: Route,
     key: Ed25519KeyPair,
+    /// How many descriptors the proxy may have, under activation.
+    pub descriptors: u32,
 }
 
 impl Host {
@@ -51,7 +53,7 @@ impl Host {
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };
-        let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap() };
+        let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap(), descriptors: 1024 };
         host.add_issuer("host", &public, "");
         host.make_certificate();
         host.write_route();
@@ -151,6 +153,11 @@ impl Host {
         console_proxy::edges::tls::fingerprint(certificate.as_bytes()).unwrap()
     }
 
+    pub fn without_certificate(self) -> Self {
+        fs::remove_dir_all(self.path("etc/console-proxy/tls")).unwrap();
+        self
+    }
+
     /// The claims of a ticket that opens everything, for a minute.
     pub fn claims(&self) -> Claims {
         static MADE: AtomicU64 = AtomicU64::new(0);
@@ -243,6 +250,15 @@ impl Proxy {
             // Somebody else took the port in between.
             assert!(runner.log().contains("in use"), "{}", runner.log());
         }
+    }
+
+    /// As a person runs it, somewhere else.
+    pub fn by_hand_on(host: Host, arguments: &[&str], is_up: impl Fn() -> bool) -> Self {
+        let mut command = console_proxyd(&host);
+        let runner = Runner::once(command.arg("--route").arg(host.route_file()).args(arguments));
+        until("the proxy listens", || is_up() || !runner.is_running());
+        assert!(runner.is_running(), "{}", runner.log());
+        Self { host, address: ([127, 0, 0, 1], 0).into(), runner }
     }
 
     /// A TLS connection.
@@ -375,9 +391,14 @@ impl Runner {
         let daemon = console_proxyd(host);
         let (of_thread, stopping) = (Arc::clone(&shared), Arc::clone(&stop));
         // LISTEN_PID has to be the process' own, so a shell says it; as sd_listen_fds(3) has it, descriptor 3 is the first.
-        let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" --guest \"$1\" 3<&0 </dev/null";
+        let script = "ulimit -n $2; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" --guest \"$1\" 3<&0 </dev/null";
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).arg(daemon.get_program()).arg(GUEST).env("NOTIFY_SOCKET", &notify);
+        command
+            .args(["-c", script])
+            .arg(daemon.get_program())
+            .arg(GUEST)
+            .arg(host.descriptors.to_string())
+            .env("NOTIFY_SOCKET", &notify);
         command.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdout(Stdio::null());
         let thread = std::thread::spawn(move || {
@@ -463,7 +484,7 @@ fn collect_statuses(path: &Path, stop: Arc<AtomicBool>) -> Arc<Mutex<Vec<String>
         while !stop.load(Ordering::Relaxed) {
             let Ok(n) = socket.recv(&mut bytes) else { continue };
             if let Some(status) = String::from_utf8_lossy(&bytes[..n]).strip_prefix("STATUS=") {
-                of_thread.lock().unwrap().push(status.to_owned());
+                of_thread.lock().unwrap().push(status.strip_suffix('\n').unwrap_or(status).to_owned());
             }
         }
     });
@@ -494,18 +515,20 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     });
 }
 
-fn connect(route: &Route, part: Part, guest: &Uuid, is_it: impl Fn(&Way) -> bool) -> Result<OwnedFd, Refusal> {
+fn connect(route: &Route, part: Part, guest: &Uuid, is_wanted: impl Fn(&Way) -> bool) -> Result<OwnedFd, Refusal> {
     assert_eq!(*guest, route.uuid);
-    let way = route.consoles.iter().find(|way| is_it(way)).unwrap();
+    let way = route.consoles.iter().find(|way| is_wanted(way)).unwrap();
     let place = if part == Part::Raw { way.raw.as_ref() } else { way.websocket.as_ref() };
     let failed = |why: std::io::Error| {
         let kind = if why.kind() == std::io::ErrorKind::TimedOut { Kind::Silent } else { Kind::Refused };
         Refusal::new(kind, format!("{}: {why}", place.unwrap()))
     };
     match place.unwrap() {
-        Place::Tcp(ip, port) => TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), Duration::from_secs(1))
-            .map(OwnedFd::from)
-            .map_err(failed),
+        Place::Tcp(address, port) => {
+            TcpStream::connect_timeout(&SocketAddr::new(*address, *port), Duration::from_secs(1))
+                .map(OwnedFd::from)
+                .map_err(failed)
+        }
         Place::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed),
         Place::Pty(_) => panic!("this broker has no terminals"),
     }

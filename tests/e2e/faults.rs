@@ -210,7 +210,7 @@ fn a_guest_whose_qemu_is_killed_is_closed_like_any_other() {
 #[test]
 fn a_damaged_route_shuts_one_guest_alone_and_publish_mends_it() {
     let (bad, good) = (Guest::define("damaged").with_vnc().started(), Guest::define("sound").with_vnc().started());
-    (bad.port(), good.port());
+    let _ports = (bad.port(), good.port());
     let before = journal_cursor();
     fs::write(format!("/run/console-proxy/guests/{}/route.toml", bad.uuid()), "version = 1\nuuid = nonsense").unwrap();
     systemctl("start console-proxy-sync");

@@ -304,7 +304,8 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         result.map(|_| "it worked".to_owned()).map_err(|why| why.to_string())
     }
     let read = |path: &str| words(fs::File::open(path).and_then(|mut file| file.read(&mut [0; 16])));
-    let write = |path: &str| words(fs::OpenOptions::new().write(true).create(true).mode(0o600).open(path));
+    let write =
+        |path: &str| words(fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path));
     let connect = |path: &str| words(UnixStream::connect(path));
     let socket = |family, kind| words(rustix::net::socket(family, kind, None));
     let victims = Pid::from_raw(pid).unwrap();

@@ -16,4 +16,5 @@ mod storms;
 mod units;
 mod unread;
 mod user;
+mod wiring;
 mod ws;

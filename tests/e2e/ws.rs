@@ -3,13 +3,13 @@
 #![allow(dead_code)] // A vocabulary is larger than what today's tests say.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -248,9 +248,11 @@ impl Ws {
     /// The next message's bytes; `None` when none came in time; the close code and reason when it was closed.
     pub fn next(&mut self, limit: Duration) -> Result<Option<Vec<u8>>, (u16, String)> {
         let Self { runtime, stream, .. } = self;
+        // Pings do not count.
+        let end = Instant::now() + limit;
         runtime.block_on(async {
             loop {
-                return match timeout(limit, stream.next()).await {
+                return match timeout_at(end.into(), stream.next()).await {
                     Err(_) => Ok(None),
                     Ok(Some(Ok(Message::Binary(bytes)))) => Ok(Some(bytes.to_vec())),
                     Ok(Some(Ok(Message::Text(text)))) => Ok(Some(text.as_bytes().to_vec())),
@@ -267,7 +269,7 @@ impl Ws {
     /// Waits for the server to close; the code and the reason.
     #[track_caller]
     pub fn wait_for_close(&mut self, limit: Duration) -> (u16, String) {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while begun.elapsed() < limit {
             if let Err(end) = self.next(Duration::from_millis(200)) {
                 return end;

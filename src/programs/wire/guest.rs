@@ -1,5 +1,6 @@
 //! One guest's stored definition brought to what it should be, and the ends of guests.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::rules::wiring::{self, Call, CannotWire, Change, Settings, Step, Wired
 /// How often a definition is read anew when somebody else changed it in between, or libvirt is busy with
 /// the guest (a call waits for 30 s by itself).
 const TRIES: usize = 5;
+/// How long another wiring may take: it may wait for a busy guest.
+const OTHERS: Duration = Duration::from_secs(300);
 /// Between two looks at who is there: a guest that is just arriving has a slot before libvirt lists it.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
@@ -62,6 +65,7 @@ impl<'a> Host<'a> {
 
     /// Makes the stored definition what it should be, call by call, and looks whether it is.
     pub(super) fn bring(&self, guest: &Guest, aim: Aim) -> Result<Outcome> {
+        let _only = self.lock()?;
         let mut changes = Vec::new();
         let mut last = None;
         for _ in 0..TRIES {
@@ -89,6 +93,14 @@ impl<'a> Host<'a> {
             Some(why) => Err(why.into()),
             None => bail!("libvirt writes the definition differently from what it was asked for, again and again"),
         }
+    }
+
+    /// One at a time on this host: taking back a call that failed must not take another wiring's note.
+    fn lock(&self) -> Result<files::Lock> {
+        let folder = self.paths.state();
+        files::make_folder(&folder, 0o755).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join("wiring.lock");
+        files::lock(&path, OTHERS).with_context(|| format!("cannot lock {}", path.display()))
     }
 
     /// What the text would become; no slot is taken for it.
@@ -168,7 +180,8 @@ pub(super) fn kept(paths: &Paths) -> Result<Vec<Uuid>> {
 /// Those of the guests that libvirt does not know, neither defined nor running. Look first at what is
 /// kept and then at the guests: who takes a slot in between is not among them.
 pub(super) fn gone(kept: Vec<Uuid>, known: &[Guest]) -> Vec<Uuid> {
-    kept.into_iter().filter(|uuid| known.iter().all(|guest| guest.uuid != *uuid)).collect()
+    let known: HashSet<&Uuid> = known.iter().map(|guest| &guest.uuid).collect();
+    kept.into_iter().filter(|uuid| !known.contains(uuid)).collect()
 }
 
 /// Frees what the host keeps for guests that are neither defined nor running; returns their UUIDs.

@@ -307,6 +307,16 @@ fn what_cannot_be_wired_is_refused_by_name() {
 }
 
 #[test]
+fn a_definition_that_was_cut_off_is_refused_at_every_byte() {
+    let (_, text) = cases().into_iter().find(|(path, _)| path.ends_with("comments-by-hand.xml")).unwrap();
+    let end = text.find("</domain>").unwrap() + "</domain>".len();
+    for cut in (0..end).filter(|cut| text.is_char_boundary(*cut)) {
+        assert!(with(ALL, |settings| wire(&text[..cut], settings, Some(SLOT))).is_err(), "cut at {cut}");
+        assert!(unwire(&text[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
 fn turning_that_was_broken_off_is_made_good() {
     let guest = format!("<domain><name>g</name>{UUID}<devices><serial type='pty'/></devices></domain>");
     let turned = wired(&guest, TCP).text;

@@ -1,0 +1,152 @@
+//! Clients that dawdle, that are too many, or that come and go; and what of it costs memory and descriptors.
+
+use std::time::{Duration, Instant};
+
+use crate::backends::Backend;
+use crate::client::{Client, Ws};
+use crate::host::{Host, Proxy};
+
+fn proxy(config: &str) -> Proxy {
+    let echo = Backend::echo();
+    Proxy::activated(Host::new().raw("vnc", &echo).raw("serial/0", &echo).config(config))
+}
+
+/// Sends bytes so slowly that it would take minutes, until the proxy has had enough.
+#[track_caller]
+fn is_cut(mut client: Client, bytes: &[u8]) {
+    let begun = Instant::now();
+    for byte in bytes.iter().cycle() {
+        if client.try_send(&[*byte]).is_err() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is still listened to");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(900), "too early: {:?}", begun.elapsed());
+}
+
+#[test]
+fn who_sends_a_byte_now_and_then_is_cut_at_the_handshake_timeout() {
+    let proxy = proxy("[proxy]\nhandshake-timeout = \"1s\"\n");
+    proxy.ask("GET", "/", &[]);
+    // A TLS record of 512 bytes that begins as a ClientHello does.
+    let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
+    std::thread::scope(|scope| {
+        scope.spawn(|| is_cut(Client::tcp(proxy.address), &hello));
+        scope.spawn(|| is_cut(Client::tcp(proxy.address), b"GET / HTTP/1.1\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+        scope.spawn(|| is_cut(proxy.client(), b"GET / HTTP/1.1\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+        // Nothing at all, before and after the handshake, and after a request.
+        scope.spawn(|| assert_eq!(Client::tcp(proxy.address).until_closed(), ""));
+        scope.spawn(|| assert_eq!(proxy.client().until_closed(), ""));
+        scope.spawn(|| {
+            let mut client = proxy.client();
+            assert_eq!(client.ask("GET", "/", &[]).status, 200);
+            assert_eq!(client.until_closed(), "");
+        });
+        // A session is no handshake.
+        scope.spawn(|| {
+            let mut ws = proxy.open("/vnc");
+            std::thread::sleep(Duration::from_millis(2500));
+            ws.echoes("still here");
+        });
+    });
+}
+
+#[test]
+fn the_handshake_timeout_is_for_tls_and_the_request_together() {
+    let proxy = proxy("[proxy]\nhandshake-timeout = \"3s\"\n");
+    let begun = Instant::now();
+    let mut client = Client::tls_after(proxy.address, Duration::from_millis(2500));
+    client.send(b"GET / HTT");
+    client.until_closed();
+    assert!(begun.elapsed() < Duration::from_millis(5400), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn connections_over_the_limit_wait_until_there_is_room() {
+    let proxy = proxy("[proxy]\nmax-connections = 2\n");
+    let mut first = proxy.open("/vnc");
+    let mut second = proxy.open("/serial/0");
+    std::thread::scope(|scope| {
+        let third = scope.spawn(|| proxy.ask("GET", "/", &[]).status);
+        for _ in 0..10 {
+            first.echoes("undisturbed");
+            second.echoes("undisturbed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!third.is_finished());
+        drop(first);
+        assert_eq!(third.join().unwrap(), 200);
+    });
+}
+
+#[test]
+fn viewers_of_a_display_are_counted_and_not_their_sockets() {
+    let proxy = proxy("[proxy]\nmax-viewers = 2\n");
+    let target = || format!("/vnc?token={}", proxy.ticket());
+    let (one, two) = (target(), target());
+    let kept: Vec<Ws> =
+        [&one, &one, &one, &two, &two].into_iter().map(|target| proxy.try_open(target, &[]).unwrap()).collect();
+    let answer = proxy.refusal(&target(), &[]);
+    assert_eq!((answer.status, answer.body.as_str()), (429, "vnc has 2 viewers already\n"));
+    drop(kept);
+    proxy.open_when_free("/vnc").echoes("room again");
+}
+
+#[test]
+fn two_hundred_sessions_leave_nothing_behind() {
+    let echo = Backend::echo();
+    let native = Backend::websocket();
+    let mut host = Host::new().raw("vnc", &echo).raw("serial/0", &echo).native("spice", &native);
+    // A leak of one descriptor in four sessions would show.
+    host.descriptors = 64;
+    let proxy = Proxy::activated(host);
+    let round = |n: usize| {
+        for i in 0..n {
+            let mut ws = proxy.open_when_free(["/vnc", "/serial/0", "/spice"][i % 3]);
+            ws.echoes("hello");
+            if i % 2 == 0 {
+                ws.send_frame(0x88, &1000u16.to_be_bytes());
+                ws.closed();
+            }
+        }
+    };
+    round(50);
+    let before = proxy.memory();
+    round(150);
+    assert!(proxy.memory() < before + 1000, "{before} KiB before, {} KiB now", proxy.memory());
+    assert_eq!(proxy.starts(), 1);
+}
+
+#[test]
+fn a_proxy_that_is_out_of_descriptors_goes_on_when_it_has_some() {
+    let mut host = Host::new().raw("vnc", &Backend::echo());
+    host.descriptors = 24;
+    let proxy = Proxy::activated(host);
+    let mut ws = proxy.open("/vnc");
+    let many: Vec<_> = (0..30).map(|_| std::net::TcpStream::connect(proxy.address).unwrap()).collect();
+    proxy.until_logged("cannot accept a connection: ");
+    ws.echoes("undisturbed");
+    drop(many);
+    assert_eq!(proxy.ask("GET", "/", &[]).status, 200);
+    assert!(proxy.log().matches("cannot accept").count() < 50, "it does not spin");
+}
+
+#[test]
+fn a_client_on_a_slow_line_is_not_taken_for_lost_while_it_takes_bytes() {
+    let flood = Backend::serve(|conversation| {
+        loop {
+            std::io::Write::write_all(conversation, &crate::backends::FLOOD)?;
+        }
+    });
+    let host = Host::new().raw("vnc", &flood).config("[proxy]\nping-interval = \"1s\"\n");
+    let proxy = Proxy::activated(host);
+    let target = format!("/vnc?token={}", proxy.ticket());
+    let mut ws = Ws::open(Client::tls_with_small_buffer(proxy.address), &target, &[]).unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(7) {
+        // 150 kB a second.
+        assert_eq!(ws.read(15_000).len(), 15_000);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
