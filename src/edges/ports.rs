@@ -1,5 +1,6 @@
 //! Who holds a TCP port on this host, by the kernel's tables.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -17,6 +18,14 @@ pub fn holder(port: u16) -> Option<String> {
 #[must_use]
 pub fn is_listened_to(port: u16) -> bool {
     listening_inode(port).is_some()
+}
+
+/// All ports that something listens on. Reading the kernel's tables takes some 10 ms, however many there are: for a
+/// range of ports this is the one to ask.
+#[must_use]
+pub fn listened_to() -> BTreeSet<u16> {
+    let ports = |tables: String| listeners(&tables).map(|(port, _)| port).collect::<Vec<_>>();
+    tables().into_iter().flat_map(ports).collect()
 }
 
 fn name_holder(port: u16) -> String {
@@ -37,14 +46,22 @@ fn name_holder(port: u16) -> String {
     nobody()
 }
 
-/// The inode of the socket that listens on a port, from /proc/net/tcp and tcp6 (state 0A: LISTEN).
 fn listening_inode(port: u16) -> Option<String> {
-    let suffix = format!(":{port:04X}");
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines()).find_map(|line| {
+    let inode = |table: String| listeners(&table).find(|(at, _)| *at == port).map(|(_, inode)| inode.to_owned());
+    tables().into_iter().find_map(inode)
+}
+
+fn tables() -> [String; 2] {
+    ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default())
+}
+
+/// Port and inode of each socket that listens (state 0A, proc(5)).
+fn listeners(table: &str) -> impl Iterator<Item = (u16, &str)> {
+    table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let listens = fields.len() > 9 && fields[1].ends_with(&suffix) && fields[3] == "0A";
-        listens.then(|| fields[9].to_owned())
+        let (_, port) = fields.get(1)?.rsplit_once(':')?;
+        let listens = fields.len() > 9 && fields[3] == "0A";
+        listens.then_some((u16::from_str_radix(port, 16).ok()?, fields[9]))
     })
 }
 
@@ -57,6 +74,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let named = holder(port).unwrap();
+        assert!(is_listened_to(port) && listened_to().contains(&port));
         assert!(named.ends_with(&format!("(pid {})", std::process::id())), "{named}");
         drop(listener);
         assert_eq!(holder(port), None);

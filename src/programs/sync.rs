@@ -238,12 +238,9 @@ pub fn load_guard(paths: &Paths) -> Result<()> {
 /// a guest still runs with a port of ours.
 pub fn remove_guard_unless_needed(paths: &Paths, out: &mut dyn std::io::Write) -> Result<()> {
     let config = files::config(paths).unwrap_or_default();
-    let held: Vec<u16> = (0..config.room())
-        .filter_map(|slot| config.serial.ports.port(slot))
-        .filter(|port| ports::is_listened_to(*port))
-        .collect();
+    let held = ports::listened_to().into_iter().any(|port| config.serial.ports.contains(port));
     let guard = guard(&config, &routes(paths));
-    if held.is_empty() && guard.websockets.is_empty() {
+    if !held && guard.websockets.is_empty() {
         return nft::remove();
     }
     writeln!(

@@ -191,7 +191,7 @@ first_boot() {
 	: >etc/resolv.conf
 	: >etc/fstab
 	: >etc/machine-id
-	rm -f var/lib/dbus/machine-id
+	rm -f var/lib/dbus/machine-id var/lib/man-db/auto-update
 	rm -rf var/log/journal etc/rc?.d var/log/libvirt/qemu etc/libvirt/qemu/networks/autostart
 	find etc/systemd/system -path '*.wants/*' ! -name 'libvirtd*' ! -name 'virt*' -delete
 	mkdir -p etc/systemd/system
