@@ -41,8 +41,13 @@ pub fn all_guests(paths: &Paths) -> Result<Vec<Uuid>> {
 /// configuration or the guest's metadata says that it is not published.
 pub fn publish(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Route>> {
     let result = write_route(paths, domain, claim);
-    // A route of an earlier life names ports that may be another guest's by now.
-    if !matches!(result, Ok(Some(_))) {
+    let outdated = match &result {
+        Ok(route) => route.is_none(),
+        // A route of an earlier life names ports that may be another guest's by now. That of a guest
+        // which ran all along is as good as it was, whatever keeps us from writing a new one.
+        Err(_) => claim == Claim::Take,
+    };
+    if outdated {
         withdraw(paths, &domain.uuid)?;
     }
     result
@@ -127,5 +132,39 @@ pub fn vnc_tls(paths: &Paths) -> VncTls {
         Ok(Some(pem)) => VncTls::Server(pem),
         Ok(None) => VncTls::Unusable(format!("vnc_tls is on in qemu.conf and {} does not exist", ca.display())),
         Err(why) => VncTls::Unusable(format!("vnc_tls is on in qemu.conf and {} cannot be read: {why}", ca.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTED: &str = include_str!("../../tests/xml/started-libvirt-9.0.0.xml");
+
+    #[test]
+    fn a_broken_configuration_costs_a_guest_that_runs_nothing_and_publishes_none_that_starts() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let domain = Domain::parse(STARTED).unwrap();
+        let route = publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        assert_eq!(read_route(&paths, &domain.uuid).unwrap().as_ref(), Some(&route));
+        files::make_folder(paths.config().parent().unwrap(), 0o755).unwrap();
+        std::fs::write(paths.config(), "nonsense").unwrap();
+        assert!(publish(&paths, &domain, Claim::Keep).is_err());
+        assert_eq!(read_route(&paths, &domain.uuid).unwrap(), Some(route));
+        assert!(publish(&paths, &domain, Claim::Take).is_err());
+        assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
+        assert!(std::fs::read_dir(paths.claims()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_guest_whose_owner_wants_no_publishing_is_withdrawn() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let mut domain = Domain::parse(STARTED).unwrap();
+        publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        domain.notes.no_publishing = true;
+        assert_eq!(publish(&paths, &domain, Claim::Keep).unwrap(), None);
+        assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
     }
 }

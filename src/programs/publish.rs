@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::edges::claims::Claim;
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
-use crate::edges::publish;
+use crate::edges::{files, publish};
 use crate::rules::domain::Domain;
 use crate::rules::guest::printable;
 
@@ -26,6 +26,8 @@ pub struct Arguments {
 
 /// Publishes guests that run and withdraws those that do not; says what it could not do.
 pub fn run(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result<ExitCode> {
+    // With one that is refused nothing is to change.
+    files::config(paths)?;
     let libvirt = Libvirt::open()?;
     let Some(name) = &arguments.guest else { return all(paths, &libvirt, out) };
     let guest = libvirt.find(name)?;
