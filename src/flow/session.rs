@@ -1,0 +1,242 @@
+//! One session: may it begin, by which way, and what it does until it ends.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::control::{Control, Pulse};
+use super::entry::Peer;
+use super::guest::Guest;
+use super::identity::{Person, Proof, asks_for_websocket, identify};
+use super::live::{Connection, Opening, Seat};
+use super::refused::{Refused, refuse};
+use super::{display, forward, serial};
+use crate::edges::backends::{Lease, Stream};
+use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
+use crate::edges::publish::now;
+use crate::edges::{host, tls, websocket};
+use crate::rules::broker::Part;
+use crate::rules::close::End;
+use crate::rules::guest::printable;
+use crate::rules::request::{self, Endpoint};
+use crate::rules::route::{Backend, Reached, Route, Way};
+use crate::rules::ticket::Mode;
+
+/// The rules of RFC 6455, 4.2.1, for an upgrade request. Returns its key.
+fn check_upgrade(asked: &Asked) -> Result<String, Refused> {
+    if !asked.is_http_1_1 || !asks_for_websocket(asked) || !request::has_word(asked.headers("connection"), "upgrade") {
+        let mut refused =
+            refuse(426, "this is a console: open it as a websocket (wss://), for example with noVNC or xterm.js");
+        refused.headers.extend([("upgrade", "websocket".to_owned()), ("connection", "Upgrade".to_owned())]);
+        return Err(refused);
+    }
+    if asked.count("sec-websocket-version") != 1 || asked.header("sec-websocket-version") != Some("13") {
+        let mut refused = refuse(426, "only version 13 of the websocket protocol is spoken here");
+        refused.headers.extend([
+            ("sec-websocket-version", "13".to_owned()),
+            ("upgrade", "websocket".to_owned()),
+            ("connection", "Upgrade".to_owned()),
+        ]);
+        return Err(refused);
+    }
+    let key = asked
+        .header("sec-websocket-key")
+        .filter(|key| request::is_websocket_key(key) && asked.count("sec-websocket-key") == 1);
+    key.map(str::to_owned).ok_or_else(|| refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64"))
+}
+
+/// An open backend, in the way that its console is reached.
+enum Opened {
+    Raw(Stream),
+    Native(Native, bytes::Bytes),
+}
+
+/// Opens a console for whoever may, and answers the upgrade; the session goes on by itself.
+pub(super) async fn open_console(
+    guest: Rc<Guest>,
+    route: Route,
+    endpoint: Endpoint,
+    peer: &Peer,
+    connection: Rc<Connection>,
+    mut asked: Asked,
+) -> Result<Reply, Refused> {
+    let key = check_upgrade(&asked)?;
+    let person = identify(&guest, &route, &asked)?;
+    let (way, person) = choose(&guest, &route, endpoint, person)?;
+    let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
+    // The seat is taken before the backend is opened: two that come at once must not both think that
+    // a serial port is free.
+    let seat = guest.live.enter(Opening {
+        console: way.console,
+        reached: if matches!(way.raw, Some(Backend::Pty(_))) { Reached::Pty } else { reached },
+        mode: person.mode,
+        person: person.name.clone(),
+        viewer: person.viewer.clone(),
+        from: peer.to_string(),
+        since: now(),
+    });
+    let (opened, lease) = open(&guest, &route, &way, reached).await.inspect_err(|why| {
+        tracing::warn!(guest = %route.uuid, console = %way.console, "{} of {}: {}", way.console, printable(&route.name), why.words);
+    })?;
+    let protocol = request::subprotocol(asked.headers("sec-websocket-protocol")).map(str::to_owned);
+    let upgrade = asked.take_upgrade().ok_or_else(|| refuse(400, "the connection cannot be upgraded"))?;
+    let session = Running { guest, route, seat, lease, person, _connection: connection };
+    tokio::task::spawn_local(session.run(upgrade, opened));
+
+    let mut headers = vec![
+        ("upgrade", "websocket".to_owned()),
+        ("connection", "Upgrade".to_owned()),
+        ("sec-websocket-accept", websocket::derive_accept_key(key.as_bytes())),
+    ];
+    headers.extend(protocol.map(|protocol| ("sec-websocket-protocol", protocol)));
+    Ok(Reply { status: 101, headers, ..Reply::default() })
+}
+
+/// Which way a person goes, if they may: 403, 404, 409 and 429 are decided here.
+fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> Result<(Way, Person), Refused> {
+    let console = match endpoint {
+        Endpoint::Console(console) => console,
+        _ => route.first_display().map(|way| way.console).ok_or_else(|| refuse(404, "this guest has no display"))?,
+    };
+    if !person.may_open(console) {
+        return Err(refuse(403, format!("the ticket is not for {console}")));
+    }
+    let Some(way) = route.way(console) else {
+        let known = route.unreachable.iter().find(|u| u.console == console);
+        return Err(match known {
+            Some(unreachable) => refuse(502, format!("{console} cannot be reached: {}", unreachable.reason)),
+            None => refuse(404, format!("this guest has no {console}")),
+        });
+    };
+    if person.mode == Mode::View && !console.is_text() {
+        return Err(refuse(403, format!("{console} cannot be opened view-only yet")));
+    }
+    let sessions = guest.live.on(console);
+    if console.is_text()
+        && let Some(holder) = sessions.first()
+    {
+        return Err(refuse(409, format!("{console} is in use by {} from {}", printable(&holder.person), holder.from)));
+    }
+    // One SPICE client opens several sockets: viewers are counted, not sockets.
+    let mut viewers: Vec<_> =
+        sessions.iter().map(|entry| entry.viewer.as_str()).filter(|viewer| *viewer != person.viewer).collect();
+    viewers.sort_unstable();
+    viewers.dedup();
+    if viewers.len() >= guest.config().proxy.max_viewers {
+        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
+    }
+    Ok((way.clone(), person))
+}
+
+async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<(Opened, Lease), Refused> {
+    if reached != Reached::Native {
+        let (stream, lease) = guest.open(route, way, Part::Raw).await?;
+        return Ok((Opened::Raw(stream), lease));
+    }
+    let (stream, lease) = guest.open(route, way, Part::Websocket).await?;
+    let patience = guest.config().proxy.connect_timeout;
+    let upgrading = async {
+        let native = match &way.websocket_ca {
+            Some(ca) => Native::Tls(Box::new(tls::connect(stream, ca, &host::name()).await?)),
+            None => Native::Plain(stream),
+        };
+        upgrade_backend(native, "localhost").await
+    };
+    match tokio::time::timeout(patience, upgrading).await {
+        Ok(Ok((native, early))) => Ok((Opened::Native(native, early), lease)),
+        Ok(Err(why)) => Err(refuse(502, format!("{}'s own websocket refuses: {why}", way.console))),
+        Err(_) => {
+            Err(refuse(504, format!("{}'s own websocket did not answer within {} s", way.console, patience.as_secs())))
+        }
+    }
+}
+
+/// A session from its 101 to its end.
+struct Running {
+    guest: Rc<Guest>,
+    route: Route,
+    seat: Seat,
+    lease: Lease,
+    person: Person,
+    _connection: Rc<Connection>,
+}
+
+impl Running {
+    async fn run(self, upgrade: Upgrade, opened: Opened) {
+        let entry = self.seat.entry.clone();
+        let started = Instant::now();
+        let (name, console) = (printable(&entry.person), entry.console);
+        tracing::info!(
+            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
+            mode = ?entry.mode, reached = %entry.reached, proof = %entry.viewer,
+            "{name} from {} opened {console}", entry.from
+        );
+        let control = Control {
+            entry: entry.clone(),
+            lease: self.lease,
+            deadline: started + self.person.life,
+            pulse: Pulse::new(self.guest.config().proxy.ping_interval),
+        };
+        let end = match tokio::time::timeout(self.guest.config().proxy.handshake_timeout, upgrade.finish()).await {
+            Ok(Ok((client, early))) => relay(&self.guest, client, early, opened, &control).await,
+            Ok(Err(_)) | Err(_) => End::ClientGone,
+        };
+        if let Proof::Session(id, _) = &self.person.proof
+            && let Err(why) = self.guest.store.touch(id, now())
+        {
+            tracing::warn!("cannot note when the session was used: {why}");
+        }
+        tracing::info!(
+            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
+            bytes_out = entry.out.get(), bytes_in = entry.input.get(), seconds = started.elapsed().as_secs(),
+            "{name} from {} left {console}: {}", entry.from, end.words()
+        );
+    }
+}
+
+async fn relay(
+    guest: &Guest,
+    client: crate::edges::http::Client,
+    early: bytes::Bytes,
+    opened: Opened,
+    control: &Control,
+) -> End {
+    let largest = guest.config().proxy.max_frame;
+    let settle = async |end| settle(guest, control, end).await;
+    let stream = match opened {
+        Opened::Native(native, early_native) => {
+            return forward::run(client, early, native, early_native, control, largest, settle).await;
+        }
+        Opened::Raw(stream) => stream,
+    };
+    let (mut sender, mut receiver) = websocket::accept(client, &early, largest).await;
+    let end = if control.entry.console.is_text() {
+        serial::run(&mut sender, &mut receiver, stream, control, guest.config().proxy.serial_buffer).await
+    } else {
+        display::run(&mut sender, &mut receiver, stream, control).await
+    };
+    let end = settle(end).await;
+    if end != End::ClientGone {
+        websocket::close(sender, receiver, &end).await;
+    }
+    end
+}
+
+/// A guest that stops takes its consoles away a moment before libvirt tells: waits for that moment,
+/// so that the client hears the reason and not just that the backend has gone.
+async fn settle(guest: &Guest, control: &Control, end: End) -> End {
+    if !matches!(end, End::BackendGone(_)) {
+        return end;
+    }
+    let withdrawn = async {
+        while !guest.is_withdrawn() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        other = control.entry.ended() => other,
+        () = withdrawn => End::GuestStopped,
+        () = tokio::time::sleep(Duration::from_secs(1)) => end,
+    }
+}
