@@ -227,6 +227,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 fn prepared(tcp: TcpStream) -> TcpStream {
     tcp.set_nodelay(true).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_write_timeout(Some(PATIENCE)).unwrap();
     tcp
 }
 
