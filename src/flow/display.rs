@@ -2,11 +2,10 @@
 //! its own display and nothing else: the next bytes are read when the last ones have gone out.
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::control::Control;
-use crate::edges::backends::Stream;
 use crate::edges::websocket::{Incoming, Receiver, Sender};
 use crate::rules::close::End;
 
@@ -14,7 +13,12 @@ use crate::rules::close::End;
 const CHUNK: usize = 64 << 10;
 
 /// Runs until either side ends.
-pub async fn run(sender: &mut Sender, receiver: &mut Receiver, backend: Stream, control: &Control) -> End {
+pub async fn run(
+    sender: &mut Sender,
+    receiver: &mut Receiver,
+    backend: impl AsyncRead + AsyncWrite,
+    control: &Control,
+) -> End {
     let (mut from_backend, mut to_backend) = tokio::io::split(backend);
     let sender = Mutex::new(sender);
     let down = async {
@@ -54,5 +58,87 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, backend: Stream, 
         end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{INTERVAL, control, next, websocket};
+    use super::*;
+    use crate::rules::guest::Console;
+    use std::cell::Cell;
+    use std::time::Duration;
+    use tokio::io::duplex;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_lost_after_three_intervals() {
+        let (mut sender, mut receiver, _client) = websocket(1000).await;
+        let (backend, mut guest) = duplex(1000);
+        let (control, _seat) = control(Console::Vnc);
+        let (start, said) = (Instant::now(), Cell::new(0));
+        let saying = async {
+            loop {
+                said.set(said.get() + guest.write(&[b'x'; 100]).await.unwrap());
+            }
+        };
+        let end = tokio::select! {
+            end = run(&mut sender, &mut receiver, backend, &control) => end,
+            () = saying => unreachable!(),
+        };
+        assert_eq!((end, start.elapsed()), (End::ClientLost, 3 * INTERVAL));
+        assert!(said.get() <= 2 * CHUNK, "{}", said.get());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_little_at_a_time_is_served_for_as_long_as_it_does() {
+        let (mut sender, mut receiver, mut client) = websocket(100).await;
+        let (backend, mut guest) = duplex(1000);
+        let (control, _seat) = control(Console::Vnc);
+        let start = Instant::now();
+        let script = async {
+            let saying = async { while guest.write_all(&[b'x'; 100]).await.is_ok() {} };
+            let taking = async {
+                // It answers no ping: its answers would stand behind what it has not read yet.
+                for _ in 0..20 {
+                    tokio::time::sleep(INTERVAL - Duration::from_secs(1)).await;
+                    let before = control.entry.out.get();
+                    while control.entry.out.get() < before + 1000 {
+                        next(&mut client).await.unwrap();
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::join!(saying, taking);
+        };
+        let end = tokio::select! {
+            end = run(&mut sender, &mut receiver, backend, &control) => end,
+            () = script => unreachable!(),
+        };
+        assert_eq!(end, End::ClientLost);
+        assert!(start.elapsed() > 21 * INTERVAL, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_backend_said_is_sent_before_its_end_is() {
+        let (mut sender, mut receiver, mut client) = websocket(100).await;
+        let (backend, mut guest) = duplex(200_000);
+        let (control, _seat) = control(Console::Vnc);
+        guest.write_all(&[b'z'; 150_000]).await.unwrap();
+        drop(guest);
+        let reading = async {
+            let mut got = 0;
+            while let Some((_, payload)) = next(&mut client).await {
+                got += payload.len();
+            }
+            got
+        };
+        let running = async {
+            let end = run(&mut sender, &mut receiver, backend, &control).await;
+            drop((sender, receiver));
+            end
+        };
+        let (end, got) = tokio::join!(running, reading);
+        assert_eq!((end, got), (End::BackendGone("the guest closed the console".to_owned()), 150_000));
     }
 }

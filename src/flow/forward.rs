@@ -177,3 +177,130 @@ fn copy_frames(
     }
     (closes, Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{INTERVAL, control, from_client, next};
+    use super::*;
+    use crate::rules::guest::Console;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::{Instant, sleep};
+
+    /// Runs a session while the script plays client and backend; what the client got in the end, too.
+    async fn play<S: Future<Output = DuplexStream>>(
+        control: &Control,
+        script: impl FnOnce(DuplexStream, DuplexStream) -> S,
+    ) -> (End, Vec<u8>) {
+        let ((client, client_end), (native, native_end)) = (duplex(10_000), duplex(10_000));
+        let running = run(client, Bytes::new(), native, Bytes::new(), control, 1 << 20, async |end| end);
+        let playing = script(client_end, native_end);
+        let (end, mut client) = tokio::join!(running, playing);
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        (end, got)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_goes_between_two_frames_and_never_into_one() {
+        let (mut control, _seat) = control(Console::Vnc);
+        control.deadline = Instant::now() + INTERVAL * 5 / 2;
+        let (end, got) = play(&control, async |client, mut native| {
+            native.write_all(b"\x82\x0ahello").await.unwrap();
+            // A ping is due now, and cannot go out.
+            sleep(INTERVAL + Duration::from_secs(1)).await;
+            native.write_all(b"world").await.unwrap();
+            // The next one is due, and half a header is no frame yet.
+            native.write_all(b"\x82").await.unwrap();
+            sleep(INTERVAL).await;
+            native.write_all(b"\x01!").await.unwrap();
+            sleep(INTERVAL).await;
+            client
+        })
+        .await;
+        assert_eq!(end, End::SessionEnded);
+        let expected = [b"\x82\x0ahelloworld", &PING[..], b"\x82\x01!", &close_frame(&end)].concat();
+        assert_eq!(got, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_close_frame_goes_into_a_frame_either() {
+        let (mut control, _seat) = control(Console::Vnc);
+        control.deadline = Instant::now() + Duration::from_secs(5);
+        let (end, got) = play(&control, async |client, mut native| {
+            native.write_all(b"\x82\x0ahello").await.unwrap();
+            sleep(Duration::from_secs(10)).await;
+            client
+        })
+        .await;
+        assert_eq!((end, got), (End::SessionEnded, b"\x82\x0ahello".to_vec()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_frames_before_a_bad_one_are_passed_on_and_the_client_hears_why() {
+        let (control, _seat) = control(Console::Vnc);
+        let (end, got) = play(&control, async |client, mut native| {
+            native.write_all(b"\x82\x02ok\x83\x01x").await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            client
+        })
+        .await;
+        let words = "the guest's console broke the websocket protocol: an opcode that is not known";
+        assert_eq!(end, End::BackendGone(words.to_owned()));
+        assert_eq!(got, [b"\x82\x02ok".to_vec(), close_frame(&end)].concat());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pongs_are_kept_here_however_they_are_cut_and_data_around_them_is_not() {
+        let (control, _seat) = control(Console::Vnc);
+        let all =
+            [from_client(0x82, b"one"), from_client(0x8A, b"pong"), from_client(0x02, b"two"), from_client(0x8A, b"")]
+                .concat();
+        let rest = from_client(0x80, b"three");
+        let (end, _) = play(&control, async |mut client, mut native| {
+            for byte in all.iter().chain(&rest) {
+                client.write_all(&[*byte]).await.unwrap();
+            }
+            let expected = [from_client(0x82, b"one"), from_client(0x02, b"two"), rest.clone()].concat();
+            let mut got = vec![0; expected.len()];
+            native.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, expected);
+            client.shutdown().await.unwrap();
+            sleep(Duration::from_secs(5)).await;
+            drop(native);
+            client
+        })
+        .await;
+        assert_eq!(end, End::ClientGone);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_nothing_is_lost_after_three_intervals() {
+        let (control, _seat) = control(Console::Vnc);
+        let start = Instant::now();
+        let (end, got) = play(&control, async |client, native| {
+            sleep(4 * INTERVAL).await;
+            drop(native);
+            client
+        })
+        .await;
+        assert_eq!(end, End::ClientLost);
+        assert_eq!(got, [&PING[..], &PING, &close_frame(&end)].concat());
+        assert!(start.elapsed() >= 3 * INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clients_close_is_the_backends_to_answer_and_no_second_one_follows() {
+        let (control, _seat) = control(Console::Vnc);
+        let (end, got) = play(&control, async |mut client, mut native| {
+            client.write_all(&from_client(0x88, b"\x03\xe8")).await.unwrap();
+            let mut asked = [0; 8];
+            native.read_exact(&mut asked).await.unwrap();
+            native.write_all(b"\x88\x02\x03\xe8").await.unwrap();
+            drop(native);
+            assert_eq!(next(&mut client).await, Some((0x88, vec![3, 0xe8])));
+            client
+        })
+        .await;
+        assert_eq!((end, got), (End::Client, Vec::new()));
+    }
+}

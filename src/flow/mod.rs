@@ -11,3 +11,5 @@ mod refused;
 pub mod serial;
 pub mod server;
 mod session;
+#[cfg(test)]
+mod testing;

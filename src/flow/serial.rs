@@ -167,8 +167,103 @@ async fn type_in(mut typed: mpsc::Receiver<Bytes>, mut backend: impl AsyncWrite 
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{INTERVAL, control, from_client, next, websocket};
     use super::*;
+    use crate::rules::guest::Console;
     use proptest::prelude::*;
+    use tokio::io::duplex;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_says_a_megabyte_in_no_time_to_a_client_that_takes_nothing_and_is_lost_in_the_end() {
+        let (mut sender, mut receiver, _client) = websocket(4096).await;
+        let (backend, mut guest) = duplex(1000);
+        let (control, seat) = control(Console::Serial(0));
+        let start = Instant::now();
+        let saying = async {
+            guest.write_all(&[b'x'; 1_000_000]).await.unwrap();
+            assert_eq!(start.elapsed(), Duration::ZERO);
+            std::future::pending::<()>().await;
+        };
+        let end = tokio::select! {
+            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
+            () = saying => unreachable!(),
+        };
+        // In the first interval it took what there was room for.
+        assert_eq!((end, start.elapsed()), (End::ClientLost, 4 * INTERVAL));
+        let under_way = 1_000_000 - seat.entry.dropped.get();
+        assert!((10_000..10_000 + 2 * CHUNK as u64).contains(&under_way), "{under_way}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_guest_said_last_reaches_its_client_and_a_client_that_takes_nothing_is_waited_for_a_second() {
+        for takes in [true, false] {
+            let (mut sender, mut receiver, mut client) = websocket(100).await;
+            let (backend, mut guest) = duplex(100_000);
+            let (control, _seat) = control(Console::Serial(0));
+            guest.write_all(&[b'z'; 50_000]).await.unwrap();
+            drop(guest);
+            let start = Instant::now();
+            let reading = async {
+                let mut got = 0;
+                while takes && got < 50_000 {
+                    got += next(&mut client).await.unwrap().1.len();
+                }
+                std::future::pending::<()>().await;
+            };
+            let end = tokio::select! {
+                end = run(&mut sender, &mut receiver, backend, &control, 100_000) => end,
+                () = reading => unreachable!(),
+            };
+            assert_eq!(end, End::BackendGone("the guest closed the console".to_owned()));
+            let (out, time) = if takes { (50_000, Duration::ZERO) } else { (0, LAST_WORDS) };
+            assert_eq!((control.entry.out.get(), start.elapsed()), (out, time));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_not_lost_while_the_guest_takes_no_input_and_its_answers_stand_behind_what_it_typed() {
+        let (mut sender, mut receiver, mut client) = websocket(1000).await;
+        let (backend, mut guest) = duplex(10);
+        let (control, _seat) = control(Console::Serial(0));
+        let start = Instant::now();
+        let script = async {
+            // More than is kept for the guest: the rest waits, and with it all that the client says later.
+            for _ in 0..INPUT + 2 {
+                client.write_all(&from_client(0x82, &[b'k'; 100])).await.unwrap();
+            }
+            tokio::time::sleep(10 * INTERVAL).await;
+            let mut typed = vec![0; (INPUT + 2) * 100];
+            guest.read_exact(&mut typed).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let end = tokio::select! {
+            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
+            () = script => unreachable!(),
+        };
+        assert_eq!(end, End::ClientLost);
+        assert_eq!(start.elapsed(), 12 * INTERVAL, "two pings were not answered since it could be heard again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_its_time_is_over_to_the_moment() {
+        let (mut sender, mut receiver, mut client) = websocket(1000).await;
+        let (backend, _guest) = duplex(10);
+        let (mut control, _seat) = control(Console::Serial(0));
+        control.deadline = Instant::now() + Duration::from_millis(61_234);
+        let start = Instant::now();
+        let answering = async {
+            while let Some((first, _)) = next(&mut client).await {
+                assert_eq!(first, 0x89);
+                client.write_all(&from_client(0x8A, b"")).await.unwrap();
+            }
+        };
+        let end = tokio::select! {
+            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
+            () = answering => unreachable!(),
+        };
+        assert_eq!((end, start.elapsed()), (End::SessionEnded, Duration::from_millis(61_234)));
+    }
 
     #[test]
     fn the_oldest_goes_first_and_the_gap_is_said_once() {

@@ -191,3 +191,42 @@ fn redirect(asked: &Asked) -> Reply {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::paths::Paths;
+    use crate::flow::guest::Opener;
+    use crate::rules::config::Config;
+    use tokio::time::{Instant, sleep};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_time_counts_from_the_start_and_anew_from_each_last_connection() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let guest = Guest::new(paths, root.path().join("route.toml"), Config::default(), None, Opener::Direct);
+        let idle = Config::default().proxy.idle_timeout;
+        let start = Instant::now();
+        unused(&guest, true).await;
+        assert_eq!(start.elapsed(), idle);
+
+        let start = Instant::now();
+        let visits = async {
+            sleep(idle / 2).await;
+            let (one, two) = (guest.live.connect(), guest.live.connect());
+            sleep(3 * idle).await;
+            drop(one);
+            sleep(3 * idle).await;
+            drop(two);
+            // One who comes and goes at once starts the count anew, too.
+            sleep(idle / 2).await;
+            drop(guest.live.connect());
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { () = unused(&guest, true) => {}, () = visits => unreachable!() }
+        assert_eq!(start.elapsed(), 8 * idle);
+
+        let never = tokio::time::timeout(1000 * idle, unused(&guest, false)).await;
+        assert!(never.is_err(), "by hand it stays");
+    }
+}

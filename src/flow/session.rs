@@ -240,3 +240,39 @@ async fn settle(guest: &Guest, control: &Control, end: End) -> End {
         () = tokio::time::sleep(Duration::from_secs(1)) => end,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::guest::Opener;
+    use super::super::testing::control;
+    use super::*;
+    use crate::edges::paths::Paths;
+    use crate::rules::config::Config;
+    use crate::rules::guest::Console;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_goes_a_moment_before_its_route_was_its_guests_end() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("route.toml");
+        std::fs::write(&file, "").unwrap();
+        let guest = Guest::new(Paths::new(root.path()), file.clone(), Config::default(), None, Opener::Direct);
+        let (control, seat) = control(Console::Vnc);
+        let gone = || End::BackendGone("the guest closed the console".to_owned());
+
+        let start = Instant::now();
+        assert_eq!(settle(&guest, &control, gone()).await, gone());
+        assert_eq!(start.elapsed(), Duration::from_secs(1), "it stays published");
+        assert_eq!(settle(&guest, &control, End::Client).await, End::Client);
+        assert_eq!(start.elapsed(), Duration::from_secs(1), "nothing else is waited for");
+
+        let stops = async {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            std::fs::remove_file(&file).unwrap();
+        };
+        let (end, ()) = tokio::join!(settle(&guest, &control, gone()), stops);
+        assert_eq!(end, End::GuestStopped);
+        std::fs::write(&file, "").unwrap();
+        seat.entry.end(End::SessionEnded);
+        assert_eq!(settle(&guest, &control, gone()).await, End::SessionEnded, "what was said first");
+    }
+}
