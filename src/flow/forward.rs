@@ -303,4 +303,17 @@ mod tests {
         .await;
         assert_eq!((end, got), (End::Client, Vec::new()));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_backends_own_close_there_is_no_ping_and_no_second_close() {
+        let (mut control, _seat) = control(Console::Vnc);
+        control.deadline = Instant::now() + 2 * INTERVAL;
+        let (end, got) = play(&control, async |client, mut native| {
+            native.write_all(b"\x88\x02\x03\xe9").await.unwrap();
+            sleep(3 * INTERVAL).await;
+            client
+        })
+        .await;
+        assert_eq!((end, got), (End::SessionEnded, b"\x88\x02\x03\xe9".to_vec()));
+    }
 }
