@@ -181,7 +181,7 @@ mod tests {
         let (control, seat) = control(Console::Serial(0));
         let start = Instant::now();
         let saying = async {
-            guest.write_all(&[b'x'; 1_000_000]).await.unwrap();
+            guest.write_all(&vec![b'x'; 1_000_000]).await.unwrap();
             assert_eq!(start.elapsed(), Duration::ZERO);
             std::future::pending::<()>().await;
         };
@@ -201,7 +201,7 @@ mod tests {
             let (mut sender, mut receiver, mut client) = websocket(100).await;
             let (backend, mut guest) = duplex(100_000);
             let (control, _seat) = control(Console::Serial(0));
-            guest.write_all(&[b'z'; 50_000]).await.unwrap();
+            guest.write_all(&vec![b'z'; 50_000]).await.unwrap();
             drop(guest);
             let start = Instant::now();
             let reading = async {
