@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::backends::Stream;
+use super::read_ahead::ReadAhead;
 
 /// A connection from a browser.
-pub type FromClient = tokio_rustls::server::TlsStream<TcpStream>;
+pub type FromClient = tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>;
 /// A connection to QEMU's own TLS port.
 pub type ToBackend = tokio_rustls::client::TlsStream<Stream>;
 
@@ -63,7 +64,7 @@ impl Server {
 
     /// Does the handshake of one connection.
     pub async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<FromClient> {
-        TlsAcceptor::from(config).accept(tcp).await
+        TlsAcceptor::from(config).accept(ReadAhead::new(tcp)).await
     }
 
     /// What new connections use.
