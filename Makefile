@@ -9,10 +9,16 @@ DEB = $(CARGO_TARGET_DIR)/debian/console-proxy_$(VERSION)-1_$(shell dpkg --print
 RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy-$(VERSION)-1.$(shell uname -m).rpm
 # All but those that need packages or a scratch host. The feature is on for them too: one build serves all.
 UNIT_TESTS = $(filter-out e2e packages,$(basename $(notdir $(wildcard tests/*.rs)) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
+TOOLS ?=
 # Which end-to-end tests: make e2e TESTS='hook units'
 TESTS ?=
 
-.PHONY: help demo test e2e unit deb rpm binaries install needs clean
+# What make bench measures: make bench CASES='serial-1 echo' TOOLS='console-proxy websockify' ROUNDS=3
+CASES ?=
+ROUNDS ?= 5
+BENCH_OPTIONS ?=
+
+.PHONY: help demo test e2e unit bench deb rpm binaries install needs clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -33,6 +39,15 @@ e2e: needs deb rpm
 	@echo "test: the packages"
 	@$(CARGO) test --quiet --features e2e --test packages
 	@tests/host/e2e.sh $(DEB) $(TESTS)
+
+## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
+##      [CASES=...] [TOOLS=...] [ROUNDS=5]   a part of it; docs/benchmarks.md has the names
+bench:
+	@tests/host/install-needs.sh bench
+	@echo "bench: building the release programs and what measures them (some minutes at first)"
+	@$(CARGO) build --quiet --release --bins
+	@$(CARGO) bench --quiet --profile harness --bench bench -- --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
+		--cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
 ## make deb                the Debian package, in target/debian
 deb: binaries
