@@ -1,6 +1,7 @@
 //! The configuration: one TOML file and the folder `.d/` beside it, parsed straight into meaningful
 //! types. Knows no file: texts come in, a [`Config`] or an error with line and column goes out.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,20 @@ pub struct Listen {
     pub address: String,
     /// The host name in printed URLs; empty: this host's full name.
     pub host: String,
+}
+
+impl Listen {
+    /// Where a program of this host reaches a public port.
+    #[must_use]
+    pub fn from_here(&self, port: u16) -> SocketAddr {
+        let address = match self.address.parse() {
+            Ok(IpAddr::V6(all)) if all.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            Ok(own) if !IpAddr::is_unspecified(&own) => own,
+            // All of them: systemd's socket takes both kinds, and IPv4 is never off.
+            _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(address, port)
+    }
 }
 
 impl Default for Listen {
@@ -481,6 +496,20 @@ mod tests {
         .unwrap();
         assert_eq!(config.serial.add, SerialAdd::Never);
         assert_eq!(config.serial.ports, PortRange::new(29000, 29100));
+    }
+
+    #[test]
+    fn a_program_of_this_host_finds_a_port_wherever_it_listens() {
+        for (address, expected) in [
+            ("", "127.0.0.1:23001"),
+            ("0.0.0.0", "127.0.0.1:23001"),
+            ("::", "[::1]:23001"),
+            ("192.0.2.1", "192.0.2.1:23001"),
+            ("fd00::1", "[fd00::1]:23001"),
+        ] {
+            let listen = Listen { address: address.into(), ..Listen::default() };
+            assert_eq!(listen.from_here(23001).to_string(), expected);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod backends;
 mod client;
+mod console;
 mod host;
 
 mod ends;
