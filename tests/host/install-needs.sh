@@ -7,7 +7,7 @@ what=${1:-test}
 packages='build-essential pkg-config libvirt-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
-	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
+	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat openssh-server openssh-client'
 	packages+=' busybox-static cpio procps lintian rpm rpmlint'
 fi
 missing=''
