@@ -1,5 +1,5 @@
-//! Connections to a guest's backends: one stream type whatever they are, from the broker's hand or,
-//! without systemd, made here.
+//! Connections to a guest's backends: from the broker's hand or, without systemd, made here; a
+//! display's as one stream type, whatever it is.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::paths::Paths;
@@ -16,15 +15,13 @@ use super::terminal;
 use crate::rules::broker::{Kind, Refusal};
 use crate::rules::route::Backend;
 
-/// An open backend.
+/// A display's open backend.
 #[derive(Debug)]
 pub enum Stream {
     /// A loopback port.
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
-    /// A pseudo-terminal: its two directions, as tokio has them for any descriptor that can be polled.
-    Pty(pipe::Receiver, pipe::Sender),
 }
 
 /// Kept for as long as a session uses its backend; dropped, a terminal's lock is given back.
@@ -61,44 +58,45 @@ impl Stream {
     /// Takes over a connected descriptor of a backend.
     pub fn from_descriptor(backend: &Backend, descriptor: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
-        Ok(match backend {
-            Backend::Tcp(..) => {
-                let stream = TcpStream::from_std(descriptor.into())?;
-                stream.set_nodelay(true)?;
-                Self::Tcp(stream)
-            }
-            Backend::Unix(_) => Self::Unix(UnixStream::from_std(descriptor.into())?),
-            Backend::Pty(_) => {
-                let twin = descriptor.try_clone()?;
-                Self::Pty(
-                    pipe::Receiver::from_owned_fd_unchecked(descriptor)?,
-                    pipe::Sender::from_owned_fd_unchecked(twin)?,
-                )
-            }
-        })
+        match backend {
+            Backend::Tcp(..) => Ok(Self::Tcp(TcpStream::from_std(descriptor.into())?)),
+            Backend::Unix(_) => Ok(Self::Unix(UnixStream::from_std(descriptor.into())?)),
+            Backend::Pty(_) => Err(io::Error::other("a terminal is no display")),
+        }
     }
 }
 
 /// Connects to a backend from here, without a broker.
-pub async fn connect(paths: &Paths, backend: &Backend, patience: Duration) -> Result<(Stream, Lease), Refusal> {
+pub async fn connect(paths: &Paths, backend: &Backend, patience: Duration) -> Result<(OwnedFd, Lease), Refusal> {
     let refused = |why: io::Error| Refusal::new(Kind::Refused, format!("{backend}: {why}"));
     let connecting = async {
         match backend {
             Backend::Tcp(ip, port) => {
-                let stream = TcpStream::connect((*ip, *port)).await.map_err(refused)?;
-                stream.set_nodelay(true).map_err(refused)?;
-                Ok((Stream::Tcp(stream), Lease::None))
+                let stream = TcpStream::connect((*ip, *port)).await.and_then(TcpStream::into_std).map_err(refused)?;
+                Ok((stream.into(), Lease::None))
             }
-            Backend::Unix(path) => Ok((Stream::Unix(UnixStream::connect(path).await.map_err(refused)?), Lease::None)),
+            Backend::Unix(path) => {
+                let stream = UnixStream::connect(path).await.and_then(UnixStream::into_std).map_err(refused)?;
+                Ok((stream.into(), Lease::None))
+            }
             Backend::Pty(number) => {
                 let lock = terminal::lock(paths, *number, std::process::id())?;
-                let stream = Stream::from_descriptor(backend, terminal::open(*number)?).map_err(refused)?;
-                Ok((stream, Lease::Terminal(lock)))
+                Ok((terminal::open(*number)?, Lease::Terminal(lock)))
             }
         }
     };
     let silent = |_| Refusal::new(Kind::Silent, format!("{backend} did not accept within {} s", patience.as_secs()));
-    tokio::time::timeout(patience, connecting).await.map_err(silent)?
+    let (descriptor, lease) = tokio::time::timeout(patience, connecting).await.map_err(silent)??;
+    send_at_once(backend, &descriptor).map_err(refused)?;
+    Ok((descriptor, lease))
+}
+
+/// Without this a key would wait for the acknowledgement of the one before.
+pub(super) fn send_at_once(backend: &Backend, descriptor: &OwnedFd) -> io::Result<()> {
+    if matches!(backend, Backend::Tcp(..)) {
+        rustix::net::sockopt::set_tcp_nodelay(descriptor, true)?;
+    }
+    Ok(())
 }
 
 impl AsyncRead for Stream {
@@ -106,13 +104,6 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Pty(read, _) => match Pin::new(read).poll_read(cx, buf) {
-                // The other side was closed: that is how a terminal says "end".
-                Poll::Ready(Err(why)) if why.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                    Poll::Ready(Ok(()))
-                }
-                other => other,
-            },
         }
     }
 }
@@ -122,7 +113,6 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Pty(_, write) => Pin::new(write).poll_write(cx, bytes),
         }
     }
 
@@ -130,7 +120,6 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Pty(..) => Poll::Ready(Ok(())),
         }
     }
 
@@ -138,7 +127,6 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Pty(..) => Poll::Ready(Ok(())),
         }
     }
 }

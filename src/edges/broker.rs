@@ -9,7 +9,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use super::backends::{Lease, Stream};
+use super::backends::{Lease, send_at_once};
 use crate::rules::broker::{Answer, Kind, LONGEST_LINE, Part, Refusal, Request, VERSION};
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::route::Backend;
@@ -22,7 +22,7 @@ pub async fn open(
     part: Part,
     backend: &Backend,
     patience: Duration,
-) -> Result<(Stream, Lease), Refusal> {
+) -> Result<(OwnedFd, Lease), Refusal> {
     let request = Request { version: VERSION, guest: guest.clone(), console, part };
     let asking = async {
         let mut broker = UnixStream::connect(socket).await?;
@@ -41,9 +41,9 @@ pub async fn open(
         return Err(refusal);
     }
     let descriptor = descriptor.ok_or_else(|| Refusal::new(Kind::Refused, "the console broker sent no descriptor"))?;
-    let stream = Stream::from_descriptor(backend, descriptor).map_err(failed)?;
+    send_at_once(backend, &descriptor).map_err(failed)?;
     let lease = if matches!(backend, Backend::Pty(_)) { Lease::Broker(broker) } else { Lease::None };
-    Ok((stream, lease))
+    Ok((descriptor, lease))
 }
 
 async fn receive(broker: &UnixStream) -> io::Result<(Answer, Option<OwnedFd>)> {

@@ -11,6 +11,7 @@ pub mod issuers;
 pub mod journal;
 pub mod keys;
 pub mod libvirt;
+pub mod line;
 pub mod nft;
 pub mod paths;
 pub mod ports;

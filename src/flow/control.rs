@@ -9,7 +9,6 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::live::Entry;
-use crate::edges::backends::Lease;
 use crate::edges::websocket::Sender;
 use crate::rules::close::End;
 
@@ -18,8 +17,6 @@ use crate::rules::close::End;
 pub struct Control {
     /// Its entry in the table.
     pub entry: Rc<Entry>,
-    /// Given back when the session ends.
-    pub lease: Lease,
     /// When it ends at the latest.
     pub deadline: Instant,
     /// The client's pulse.
@@ -32,7 +29,6 @@ impl Control {
         tokio::select! {
             end = self.entry.ended() => end,
             () = tokio::time::sleep_until(self.deadline) => End::SessionEnded,
-            () = self.lease.ended() => End::BackendGone("the console broker has gone".to_owned()),
         }
     }
 

@@ -2,18 +2,20 @@
 //! sessions. Files that change are read again when the next client asks.
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use super::hub::{Hub, Hubs, Limits, Port};
 use super::live::Live;
 use crate::edges::backends::{self, Lease, Stream};
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
-use crate::edges::{broker, files, issuers, tls};
+use crate::edges::{broker, files, issuers, line, tls};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::Uuid;
@@ -42,6 +44,7 @@ pub struct Guest {
     pub live: Rc<Live>,
     /// The sessions on disk.
     pub store: Store,
+    hubs: Hubs,
     opener: Opener,
     config: RefCell<files::Watched>,
     tls: RefCell<Option<tls::Server>>,
@@ -61,6 +64,7 @@ impl Guest {
             config,
             live: Rc::default(),
             store,
+            hubs: Hubs::default(),
             opener,
             tls: RefCell::new(tls),
             issuers: RefCell::new(issuers),
@@ -131,8 +135,24 @@ impl Guest {
         session.is_alive(now(), self.config().access.session_idle.as_secs(), in_use)
     }
 
-    /// Opens a console's backend.
-    pub async fn open(&self, route: &Route, way: &Way, part: Part) -> Result<(Stream, Lease), Refusal> {
+    /// Opens a display's backend.
+    pub async fn open(&self, route: &Route, way: &Way, part: Part) -> Result<Stream, Refusal> {
+        let (descriptor, _) = self.connect(route, way, part).await?;
+        Stream::from_descriptor(backend(way, part)?, descriptor).map_err(|why| refused(way, &why))
+    }
+
+    /// Joins the viewers of a text console, or opens it for the first.
+    pub async fn join(&self, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
+        let opening = async || {
+            let (descriptor, lease) = self.connect(route, way, Part::Raw).await?;
+            let line = line::Descriptor::new(descriptor).map_err(|why| refused(way, &why))?;
+            let config = self.config();
+            Ok(Hub::start(line, lease, Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause }))
+        };
+        self.hubs.join(way.console, opening).await
+    }
+
+    async fn connect(&self, route: &Route, way: &Way, part: Part) -> Result<(OwnedFd, Lease), Refusal> {
         let backend = backend(way, part)?;
         let patience = self.config().proxy.connect_timeout;
         match self.opener {
@@ -142,6 +162,10 @@ impl Guest {
             }
         }
     }
+}
+
+fn refused(way: &Way, why: &std::io::Error) -> Refusal {
+    Refusal::new(Kind::Refused, format!("{}: {why}", way.console))
 }
 
 fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {

@@ -6,6 +6,7 @@ pub mod display;
 pub mod entry;
 pub mod forward;
 pub mod guest;
+pub mod hub;
 mod identity;
 pub mod live;
 mod refused;

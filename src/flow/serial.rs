@@ -1,297 +1,336 @@
-//! A text console for one client. Its backend is always read, whatever the client does: held and
-//! unread it would freeze the guest's kernel at its next message. What the client is too slow for is
-//! dropped, oldest first, and the gap is shown.
+//! One viewer of a serial port: shows it the hub's output from its own cursor on, and types what it
+//! sends. What it is too slow for is left out, and the gap is shown.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::Mutex;
 
 use super::control::Control;
+use super::hub::Hub;
 use crate::edges::websocket::{Incoming, Receiver, Sender};
 use crate::rules::close::End;
 use crate::rules::ticket::Mode;
 
 /// The most bytes of one frame.
-const CHUNK: usize = 16 << 10;
-/// Messages of input that wait for a guest that does not read; beyond it the client waits. Each may be
-/// as long as a frame.
-const INPUT: usize = 4;
+const CHUNK: usize = 32 << 10;
+/// Who joins others sees at most that much of what they have seen.
+const JOINED: usize = 16 << 10;
 /// How long a client has to take what a guest said last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Output that waits for the client: bounded, the oldest goes first.
-#[derive(Debug)]
-pub struct Outbox {
-    bytes: VecDeque<u8>,
-    limit: usize,
-    dropped: u64,
-}
-
-impl Outbox {
-    /// An empty one.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { bytes: VecDeque::new(), limit, dropped: 0 }
-    }
-
-    /// Adds output; returns how many bytes had to go for it.
-    pub fn push(&mut self, bytes: &[u8]) -> u64 {
-        let over = (self.bytes.len() + bytes.len()).saturating_sub(self.limit);
-        let old = over.min(self.bytes.len());
-        self.bytes.drain(..old);
-        self.bytes.extend(&bytes[over - old..]);
-        self.dropped += over as u64;
-        over as u64
-    }
-
-    /// The next frame's payload, with a notice before it where output is missing.
-    pub fn take(&mut self, most: usize) -> Option<Bytes> {
-        if self.bytes.is_empty() {
-            return None;
-        }
-        let mut payload = Vec::with_capacity(most.min(self.bytes.len()) + 64);
-        if self.dropped > 0 {
-            let notice = format!("\r\n[console-proxy: {} bytes were dropped here]\r\n", self.dropped);
-            payload.extend(notice.as_bytes());
-            self.dropped = 0;
-        }
-        let n = most.min(self.bytes.len());
-        payload.extend(self.bytes.drain(..n));
-        Some(payload.into())
-    }
-}
-
 /// Runs until either side ends.
-pub async fn run(
-    sender: &mut Sender,
-    receiver: &mut Receiver,
-    backend: impl AsyncRead + AsyncWrite,
-    control: &Control,
-    buffer: usize,
-) -> End {
-    let (from_backend, to_backend) = tokio::io::split(backend);
-    let output = Output { waiting: RefCell::new(Outbox::new(buffer)), arrived: Notify::new() };
+pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, control: &Control) -> End {
+    let viewer = Viewer { hub, cursor: Cell::new(hub.output().tail(JOINED)) };
     let sender = Mutex::new(sender);
-    let (input, typed) = tokio::sync::mpsc::channel::<Bytes>(INPUT);
     let end = tokio::select! {
-        end = output.read(from_backend, control) => end,
-        end = output.write(&sender, control) => end,
-        end = receive(receiver, input, control) => end,
-        end = type_in(typed, to_backend) => end,
+        end = viewer.show(&sender, control) => end,
+        end = viewer.receive(receiver, control) => end,
         end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
+        end = viewer.port_ended() => end,
     };
     // The last words of a guest that stops are often the ones that matter.
     if matches!(end, End::BackendGone(_)) {
-        let _ = tokio::time::timeout(LAST_WORDS, output.write_rest(&sender, control)).await;
+        let _ = tokio::time::timeout(LAST_WORDS, viewer.show_rest(&sender, control)).await;
     }
     end
 }
 
-/// The way from the guest to the client: what was read waits here until the client takes it.
-struct Output {
-    waiting: RefCell<Outbox>,
-    arrived: Notify,
+struct Viewer<'a> {
+    hub: &'a Hub,
+    cursor: Cell<u64>,
 }
 
-impl Output {
-    async fn read(&self, mut backend: impl AsyncRead + Unpin, control: &Control) -> End {
-        let mut bytes = vec![0; CHUNK];
+impl Viewer<'_> {
+    async fn show(&self, sender: &Mutex<&mut Sender>, control: &Control) -> End {
         loop {
-            match backend.read(&mut bytes).await {
-                Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
-                Ok(n) => {
-                    let dropped = self.waiting.borrow_mut().push(&bytes[..n]);
-                    control.entry.dropped.set(control.entry.dropped.get() + dropped);
-                    self.arrived.notify_one();
-                }
-                Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
-            }
-        }
-    }
-
-    async fn write(&self, sender: &Mutex<&mut Sender>, control: &Control) -> End {
-        loop {
-            if let Err(end) = self.write_rest(sender, control).await {
+            if let Err(end) = self.show_rest(sender, control).await {
                 return end;
             }
-            self.arrived.notified().await;
+            self.hub.grown().await;
         }
     }
 
-    async fn write_rest(&self, sender: &Mutex<&mut Sender>, control: &Control) -> Result<(), End> {
+    async fn show_rest(&self, sender: &Mutex<&mut Sender>, control: &Control) -> Result<(), End> {
         loop {
             // First the lock: what is taken must not be lost when this is cancelled.
             let mut sender = sender.lock().await;
-            let payload = self.waiting.borrow_mut().take(CHUNK);
-            let Some(payload) = payload else { return Ok(()) };
+            let Some(payload) = self.take(control) else { return Ok(()) };
             let n = payload.len();
             sender.send(payload).await?;
             control.sent(n);
         }
     }
-}
 
-/// Reads the client. It waits where the guest takes no input and enough of it is kept.
-async fn receive(receiver: &mut Receiver, input: mpsc::Sender<Bytes>, control: &Control) -> End {
-    loop {
-        let bytes = match receiver.next().await {
-            Ok(Incoming::Data(bytes)) => bytes,
-            Ok(Incoming::Alive) => Bytes::new(),
-            Err(end) => return end,
-        };
-        control.pulse.alive();
-        // View-only is enforced here, not by the page.
-        if control.entry.mode == Mode::Control && !bytes.is_empty() {
-            control.received(bytes.len());
-            // It is closed where the guest takes no more: then what it said before is still to be read.
-            let _ = control.pulse.while_deaf(input.send(bytes)).await;
+    /// The next frame's payload, with a notice before it where output is missing.
+    fn take(&self, control: &Control) -> Option<Bytes> {
+        let output = self.hub.output();
+        let piece = output.read(self.cursor.get(), CHUNK);
+        self.cursor.set(piece.next);
+        if piece.is_empty() {
+            return None;
+        }
+        let notice = if piece.missing > 0 { gap(piece.missing) } else { String::new() };
+        control.entry.dropped.set(control.entry.dropped.get() + piece.missing);
+        let mut payload = Vec::with_capacity(notice.len() + piece.len());
+        payload.extend(notice.as_bytes());
+        payload.extend(piece.parts[0]);
+        payload.extend(piece.parts[1]);
+        Some(payload.into())
+    }
+
+    /// Reads the client. It waits where the guest takes no input and enough of it is kept.
+    async fn receive(&self, receiver: &mut Receiver, control: &Control) -> End {
+        loop {
+            let bytes = match receiver.next().await {
+                Ok(Incoming::Data(bytes)) => bytes,
+                Ok(Incoming::Alive) => Bytes::new(),
+                Err(end) => return end,
+            };
+            control.pulse.alive();
+            // View-only is enforced here, not by the page.
+            if control.entry.mode == Mode::Control && !bytes.is_empty() {
+                control.received(bytes.len());
+                control.pulse.while_deaf(self.hub.type_in(bytes)).await;
+            }
+        }
+    }
+
+    async fn port_ended(&self) -> End {
+        loop {
+            if let Some(end) = self.hub.over() {
+                return end;
+            }
+            self.hub.grown().await;
         }
     }
 }
 
-async fn type_in(mut typed: mpsc::Receiver<Bytes>, mut backend: impl AsyncWrite + Unpin) -> End {
-    while let Some(bytes) = typed.recv().await {
-        if backend.write_all(&bytes).await.is_err() {
-            break;
-        }
-    }
-    drop(typed);
-    std::future::pending().await
+/// What stands where output is missing. CAN (0x18) ends an escape sequence that was cut in two: the
+/// terminal would swallow the notice as a part of it.
+fn gap(missing: u64) -> String {
+    format!("\x18\r\n[console-proxy: {missing} bytes were dropped here]\r\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{INTERVAL, control, from_client, next, websocket};
+    use super::super::hub::Limits;
+    use super::super::testing::{Guest, INTERVAL, MemoryLine, control, from_client, local, next, websocket};
     use super::*;
+    use crate::edges::backends::Lease;
     use crate::rules::guest::Console;
-    use proptest::prelude::*;
-    use tokio::io::duplex;
-    use tokio::time::Instant;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+    use tokio::time::{Instant, sleep};
 
-    #[tokio::test(start_paused = true)]
-    async fn a_guest_says_a_megabyte_in_no_time_to_a_client_that_takes_nothing_and_is_lost_in_the_end() {
-        let (mut sender, mut receiver, _client) = websocket(4096).await;
-        let (backend, mut guest) = duplex(1000);
-        let (control, seat) = control(Console::Serial(0));
-        let start = Instant::now();
-        let saying = async {
-            guest.write_all(&vec![b'x'; 1_000_000]).await.unwrap();
-            assert_eq!(start.elapsed(), Duration::ZERO);
+    fn start(buffer: usize) -> (Hub, Guest) {
+        let (line, guest) = MemoryLine::new();
+        (Hub::start(line, Lease::None, Limits { buffer, pause: Duration::from_millis(8) }), guest)
+    }
+
+    /// Runs a viewer's session beside a script, which does not end before it.
+    async fn beside(
+        hub: &Hub,
+        control: &Control,
+        (mut sender, mut receiver): (Sender, Receiver),
+        script: impl Future<Output = ()>,
+    ) -> End {
+        let script = async {
+            script.await;
             std::future::pending::<()>().await;
         };
-        let end = tokio::select! {
-            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
-            () = saying => unreachable!(),
-        };
-        // In the first interval it took what there was room for.
-        assert_eq!((end, start.elapsed()), (End::ClientLost, 4 * INTERVAL));
-        let under_way = 1_000_000 - seat.entry.dropped.get();
-        assert!((10_000..10_000 + 2 * CHUNK as u64).contains(&under_way), "{under_way}");
+        tokio::select! {
+            end = run(&mut sender, &mut receiver, hub, control) => end,
+            () = script => unreachable!(),
+        }
+    }
+
+    /// All text that a client gets, until `enough` bytes or its end.
+    async fn read(client: &mut DuplexStream, enough: usize) -> Vec<u8> {
+        let mut got = Vec::new();
+        while got.len() < enough {
+            match next(client).await {
+                Some((0x82, payload)) => got.extend(payload),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        got
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_takes_nothing_is_lost_in_the_end_and_another_gets_every_byte() {
+        local(Box::pin(async {
+            let (hub, guest) = start(10_000);
+            let (slow_sender, slow_receiver, _slow_client) = websocket(4096).await;
+            let (sender, receiver, mut client) = websocket(100_000).await;
+            let ((slow, slow_seat), (other, _seat)) = (control(Console::Serial(0)), control(Console::Serial(0)));
+            let start = Instant::now();
+            let script = async {
+                let mut got = Vec::new();
+                for second in 0..100u8 {
+                    guest.say(&[second; 1000]);
+                    got.extend(read(&mut client, 1000).await);
+                    client.write_all(&from_client(0x8A, b"")).await.unwrap();
+                    sleep(Duration::from_secs(1)).await;
+                }
+                assert_eq!(got, (0..100).flat_map(|second| [second; 1000]).collect::<Vec<_>>());
+            };
+            let ends = async {
+                let end = beside(&hub, &slow, (slow_sender, slow_receiver), std::future::pending()).await;
+                assert!((3 * INTERVAL..=4 * INTERVAL).contains(&start.elapsed()), "{:?}", start.elapsed());
+                end
+            };
+            let (mut sender, mut receiver) = (sender, receiver);
+            let end = tokio::select! {
+                end = async { tokio::join!(ends, script).0 } => end,
+                end = run(&mut sender, &mut receiver, &hub, &other) => unreachable!("{end:?}"),
+            };
+            assert_eq!((end, other.entry.out.get(), other.entry.dropped.get()), (End::ClientLost, 100_000, 0));
+            assert!(slow_seat.entry.out.get() <= 5000, "{}", slow_seat.entry.out.get());
+        }))
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_viewer_sees_what_there_is_and_how_much_is_missing() {
+        local(async {
+            let (hub, guest) = start(1000);
+            let (sender, receiver, mut client) = websocket(10).await;
+            let (control, seat) = control(Console::Serial(0));
+            let script = async {
+                guest.say(b"begin ");
+                sleep(Duration::from_millis(20)).await;
+                guest.say(&[b'x'; 3000]);
+                sleep(Duration::from_millis(20)).await;
+                let expected =
+                    format!("begin \x18\r\n[console-proxy: 2000 bytes were dropped here]\r\n{}", "x".repeat(1000));
+                assert_eq!(String::from_utf8(read(&mut client, expected.len()).await).unwrap(), expected);
+                assert_eq!(seat.entry.dropped.get(), 2000);
+                drop((client, guest));
+            };
+            let end = beside(&hub, &control, (sender, receiver), script).await;
+            assert_eq!(end, End::ClientGone);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_sees_the_last_that_others_saw_and_no_byte_twice() {
+        local(async {
+            let (hub, guest) = start(100_000);
+            guest.say(&[&vec![b'.'; 20_000][..], b"\nlogin: "].concat());
+            sleep(Duration::from_millis(100)).await;
+            let (sender, receiver, mut client) = websocket(100_000).await;
+            let (control, _seat) = control(Console::Serial(0));
+            let script = async {
+                assert_eq!(read(&mut client, 7).await, b"login: ");
+                guest.say(b"root");
+                assert_eq!(read(&mut client, 4).await, b"root");
+                drop(client);
+            };
+            beside(&hub, &control, (sender, receiver), script).await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_only_look_on_types_nothing_and_sees_everything() {
+        local(async {
+            let (hub, guest) = start(1000);
+            let live = std::rc::Rc::new(super::super::live::Live::default());
+            let seat = live.enter(super::super::live::Opening {
+                mode: Mode::View,
+                ..super::super::testing::opening(Console::Serial(0))
+            });
+            let (mut control, _other_seat) = control(Console::Serial(0));
+            control.entry = seat.entry.clone();
+            let (sender, receiver, mut client) = websocket(1000).await;
+            let script = async {
+                client.write_all(&from_client(0x82, b"rm -rf /\r")).await.unwrap();
+                client.write_all(&from_client(0x81, b"reboot\r")).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+                guest.say(b"# ");
+                assert_eq!(read(&mut client, 2).await, b"# ");
+                assert_eq!((guest.typed(), control.entry.input.get()), (Vec::new(), 0));
+                drop(client);
+            };
+            beside(&hub, &control, (sender, receiver), script).await;
+        })
+        .await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_guest_said_last_reaches_its_client_and_a_client_that_takes_nothing_is_waited_for_a_second() {
         for takes in [true, false] {
-            let (mut sender, mut receiver, mut client) = websocket(100).await;
-            let (backend, mut guest) = duplex(100_000);
-            let (control, _seat) = control(Console::Serial(0));
-            guest.write_all(&vec![b'z'; 50_000]).await.unwrap();
-            drop(guest);
-            let start = Instant::now();
-            let reading = async {
-                let mut got = 0;
-                while takes && got < 50_000 {
-                    got += next(&mut client).await.unwrap().1.len();
-                }
-                std::future::pending::<()>().await;
-            };
-            let end = tokio::select! {
-                end = run(&mut sender, &mut receiver, backend, &control, 100_000) => end,
-                () = reading => unreachable!(),
-            };
-            assert_eq!(end, End::BackendGone("the guest closed the console".to_owned()));
-            let (out, time) = if takes { (50_000, Duration::ZERO) } else { (0, LAST_WORDS) };
-            assert_eq!((control.entry.out.get(), start.elapsed()), (out, time));
+            local(async {
+                let (sender, receiver, mut client) = websocket(100).await;
+                let (hub, guest) = start(100_000);
+                let (control, _seat) = control(Console::Serial(0));
+                guest.say(&vec![b'z'; 50_000]);
+                drop(guest);
+                let start = Instant::now();
+                let script = async {
+                    if takes {
+                        read(&mut client, 50_000).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                let end = beside(&hub, &control, (sender, receiver), script).await;
+                assert_eq!(end, End::BackendGone("the guest closed the console".to_owned()));
+                let expected = if takes { (50_000, true) } else { (0, false) };
+                assert_eq!((control.entry.out.get(), start.elapsed() < LAST_WORDS), expected);
+                assert!(start.elapsed() <= LAST_WORDS + Duration::from_millis(20), "{:?}", start.elapsed());
+            })
+            .await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_is_not_lost_while_the_guest_takes_no_input_and_its_answers_stand_behind_what_it_typed() {
-        let (mut sender, mut receiver, mut client) = websocket(1000).await;
-        let (backend, mut guest) = duplex(10);
-        let (control, _seat) = control(Console::Serial(0));
-        let start = Instant::now();
-        let script = async {
-            // More than is kept for the guest: the rest waits, and with it all that the client says later.
-            for _ in 0..INPUT + 2 {
-                client.write_all(&from_client(0x82, &[b'k'; 100])).await.unwrap();
-            }
-            tokio::time::sleep(10 * INTERVAL).await;
-            let mut typed = vec![0; (INPUT + 2) * 100];
-            guest.read_exact(&mut typed).await.unwrap();
-            std::future::pending::<()>().await;
-        };
-        let end = tokio::select! {
-            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
-            () = script => unreachable!(),
-        };
-        assert_eq!(end, End::ClientLost);
-        assert_eq!(start.elapsed(), 12 * INTERVAL, "two pings were not answered since it could be heard again");
+        local(async {
+            let (sender, receiver, mut client) = websocket(1000).await;
+            let (hub, guest) = start(10_000);
+            let (control, _seat) = control(Console::Serial(0));
+            guest.takes(10);
+            let start = Instant::now();
+            let script = async {
+                // More than is kept for the guest: the rest waits, and with it all that the client says later.
+                for _ in 0..6 {
+                    client.write_all(&from_client(0x82, &[b'k'; 100])).await.unwrap();
+                }
+                sleep(10 * INTERVAL).await;
+                guest.takes(usize::MAX);
+                sleep(Duration::from_millis(1)).await;
+                assert_eq!(guest.typed().len(), 600);
+                std::future::pending::<()>().await;
+            };
+            let end = beside(&hub, &control, (sender, receiver), script).await;
+            assert_eq!(end, End::ClientLost);
+            assert_eq!(start.elapsed(), 12 * INTERVAL, "two pings were not answered since it could be heard again");
+        })
+        .await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_ends_when_its_time_is_over_to_the_moment() {
-        let (mut sender, mut receiver, mut client) = websocket(1000).await;
-        let (backend, _guest) = duplex(10);
-        let (mut control, _seat) = control(Console::Serial(0));
-        control.deadline = Instant::now() + Duration::from_millis(61_234);
-        let start = Instant::now();
-        let answering = async {
-            while let Some((first, _)) = next(&mut client).await {
-                assert_eq!(first, 0x89);
-                client.write_all(&from_client(0x8A, b"")).await.unwrap();
-            }
-        };
-        let end = tokio::select! {
-            end = run(&mut sender, &mut receiver, backend, &control, 10_000) => end,
-            () = answering => unreachable!(),
-        };
-        assert_eq!((end, start.elapsed()), (End::SessionEnded, Duration::from_millis(61_234)));
-    }
-
-    #[test]
-    fn the_oldest_goes_first_and_the_gap_is_said_once() {
-        let mut outbox = Outbox::new(4);
-        assert_eq!(outbox.push(b"abc"), 0);
-        assert_eq!(outbox.push(b"def"), 2);
-        assert_eq!(outbox.take(100).unwrap(), "\r\n[console-proxy: 2 bytes were dropped here]\r\ncdef");
-        assert_eq!(outbox.take(100), None);
-        assert_eq!(outbox.push(b"0123456789"), 6);
-        assert_eq!(outbox.take(2).unwrap(), "\r\n[console-proxy: 6 bytes were dropped here]\r\n67");
-        assert_eq!(outbox.take(2).unwrap(), "89");
-    }
-
-    proptest! {
-        #[test]
-        fn it_never_holds_more_than_its_limit_and_counts_every_byte(
-            pushes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..40), limit in 1usize..100
-        ) {
-            let mut outbox = Outbox::new(limit);
-            let (mut all, mut dropped) = (Vec::<u8>::new(), 0);
-            for bytes in &pushes {
-                all.extend(bytes);
-                dropped += outbox.push(bytes) as usize;
-                prop_assert!(outbox.bytes.len() <= limit);
-            }
-            outbox.dropped = 0;
-            let rest = outbox.take(usize::MAX >> 1).unwrap_or_default();
-            prop_assert_eq!(&all[dropped..], &rest[..]);
-        }
+        local(async {
+            let (sender, receiver, mut client) = websocket(1000).await;
+            let (hub, _guest) = start(10_000);
+            let (mut control, _seat) = control(Console::Serial(0));
+            control.deadline = Instant::now() + Duration::from_millis(61_234);
+            let start = Instant::now();
+            let answering = async {
+                while let Some((first, _)) = next(&mut client).await {
+                    assert_eq!(first, 0x89);
+                    client.write_all(&from_client(0x8A, b"")).await.unwrap();
+                }
+            };
+            let end = beside(&hub, &control, (sender, receiver), answering).await;
+            assert_eq!((end, start.elapsed()), (End::SessionEnded, Duration::from_millis(61_234)));
+        })
+        .await;
     }
 }

@@ -8,16 +8,18 @@ use tokio::time::Instant;
 use super::control::{Control, Pulse};
 use super::entry::Peer;
 use super::guest::Guest;
+use super::hub::Port;
 use super::identity::{Person, Proof, asks_for_websocket, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
 use super::{display, forward, serial};
-use crate::edges::backends::{Lease, Stream};
+use crate::edges::backends::Stream;
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
 use crate::edges::publish::now;
 use crate::edges::{host, tls, websocket};
 use crate::rules::broker::Part;
 use crate::rules::close::End;
+use crate::rules::config::Sharing;
 use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Backend, Reached, Route, Way};
@@ -48,6 +50,7 @@ fn check_upgrade(asked: &Asked) -> Result<String, Refused> {
 
 /// An open backend, in the way that its console is reached.
 enum Opened {
+    Text(Rc<Port>),
     Raw(Stream),
     Native(Native, bytes::Bytes),
 }
@@ -66,7 +69,7 @@ pub(super) async fn open_console(
     let (way, person) = choose(&guest, &route, endpoint, person)?;
     let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
     // The seat is taken before the backend is opened: two that come at once must not both think that
-    // a serial port is free.
+    // nobody types.
     let seat = guest.live.enter(Opening {
         console: way.console,
         reached: if matches!(way.raw, Some(Backend::Pty(_))) { Reached::Pty } else { reached },
@@ -76,12 +79,15 @@ pub(super) async fn open_console(
         from: peer.to_string(),
         since: now(),
     });
-    let (opened, lease) = open(&guest, &route, &way, reached).await.inspect_err(|why| {
+    let opened = open(&guest, &route, &way, reached).await.inspect_err(|why| {
         tracing::warn!(guest = %route.uuid, console = %way.console, "{} of {}: {}", way.console, printable(&route.name), why.words);
     })?;
     let protocol = request::subprotocol(asked.headers("sec-websocket-protocol")).map(str::to_owned);
     let upgrade = asked.take_upgrade().ok_or_else(|| refuse(400, "the connection cannot be upgraded"))?;
-    let session = Running { guest, route, seat, lease, person, _connection: connection };
+    if way.console.is_text() && person.mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
+        take_over(&guest, &seat);
+    }
+    let session = Running { guest, route, seat, person, _connection: connection };
     tokio::task::spawn_local(session.run(upgrade, opened));
 
     let mut headers = vec![
@@ -91,6 +97,15 @@ pub(super) async fn open_console(
     ];
     headers.extend(protocol.map(|protocol| ("sec-websocket-protocol", protocol)));
     Ok(Reply { status: 101, headers, ..Reply::default() })
+}
+
+/// Ends the sessions of the others who type at the same console.
+fn take_over(guest: &Guest, seat: &Seat) {
+    let by = format!("{} from {}", printable(&seat.entry.person), seat.entry.from);
+    let others = guest.live.on(seat.entry.console).into_iter().filter(|entry| !Rc::ptr_eq(entry, &seat.entry));
+    for other in others.filter(|entry| entry.mode == Mode::Control) {
+        other.end(End::TakenOver(by.clone()));
+    }
 }
 
 /// Which way a person goes, if they may: 403, 404, 409 and 429 are decided here.
@@ -114,7 +129,9 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     }
     let sessions = guest.live.on(console);
     if console.is_text()
-        && let Some(holder) = sessions.first()
+        && person.mode == Mode::Control
+        && guest.config().serial.viewers == Sharing::Refuse
+        && let Some(holder) = sessions.iter().find(|entry| entry.mode == Mode::Control)
     {
         return Err(refuse(409, format!("{console} is in use by {} from {}", printable(&holder.person), holder.from)));
     }
@@ -129,12 +146,14 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     Ok((way.clone(), person))
 }
 
-async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<(Opened, Lease), Refused> {
-    if reached != Reached::Native {
-        let (stream, lease) = guest.open(route, way, Part::Raw).await?;
-        return Ok((Opened::Raw(stream), lease));
+async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
+    if way.console.is_text() {
+        return Ok(Opened::Text(guest.join(route, way).await?));
     }
-    let (stream, lease) = guest.open(route, way, Part::Websocket).await?;
+    if reached != Reached::Native {
+        return Ok(Opened::Raw(guest.open(route, way, Part::Raw).await?));
+    }
+    let stream = guest.open(route, way, Part::Websocket).await?;
     let patience = guest.config().proxy.connect_timeout;
     let upgrading = async {
         let native = match &way.websocket_ca {
@@ -144,7 +163,7 @@ async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Resu
         upgrade_backend(native, "localhost").await
     };
     match tokio::time::timeout(patience, upgrading).await {
-        Ok(Ok((native, early))) => Ok((Opened::Native(native, early), lease)),
+        Ok(Ok((native, early))) => Ok(Opened::Native(native, early)),
         Ok(Err(why)) => Err(refuse(502, format!("{}'s own websocket refuses: {why}", way.console))),
         Err(_) => {
             Err(refuse(504, format!("{}'s own websocket did not answer within {} s", way.console, patience.as_secs())))
@@ -157,7 +176,6 @@ struct Running {
     guest: Rc<Guest>,
     route: Route,
     seat: Seat,
-    lease: Lease,
     person: Person,
     _connection: Rc<Connection>,
 }
@@ -174,7 +192,6 @@ impl Running {
         );
         let control = Control {
             entry: entry.clone(),
-            lease: self.lease,
             deadline: started + self.person.life,
             pulse: Pulse::new(self.guest.config().proxy.ping_interval),
         };
@@ -204,17 +221,14 @@ async fn relay(
 ) -> End {
     let largest = guest.config().proxy.max_frame;
     let settle = async |end| settle(guest, control, end).await;
-    let stream = match opened {
-        Opened::Native(native, early_native) => {
-            return forward::run(client, early, native, early_native, control, largest, settle).await;
-        }
-        Opened::Raw(stream) => stream,
-    };
+    if let Opened::Native(native, early_native) = opened {
+        return forward::run(client, early, native, early_native, control, largest, settle).await;
+    }
     let (mut sender, mut receiver) = websocket::accept(client, &early, largest).await;
-    let end = if control.entry.console.is_text() {
-        serial::run(&mut sender, &mut receiver, stream, control, guest.config().proxy.serial_buffer).await
-    } else {
-        display::run(&mut sender, &mut receiver, stream, control).await
+    let end = match opened {
+        Opened::Text(port) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+        Opened::Raw(stream) => display::run(&mut sender, &mut receiver, stream, control).await,
+        Opened::Native(..) => unreachable!("it was forwarded"),
     };
     let end = settle(end).await;
     if end != End::ClientGone {

@@ -16,6 +16,8 @@ pub enum End {
     ProxyStops,
     /// The session's time is over, or it was ended.
     SessionEnded,
+    /// Somebody took the console over; who, in words.
+    TakenOver(String),
     /// No answer to two pings, or no byte taken for as long.
     ClientLost,
     /// The backend closed, or broke.
@@ -33,6 +35,7 @@ impl End {
             Self::ProxyStops => (1001, "the console proxy is stopping".to_owned()),
             Self::SessionEnded => (4401, "the session has ended: get another ticket".to_owned()),
             Self::ClientLost => (4408, "two pings were not answered".to_owned()),
+            Self::TakenOver(by) => (4409, format!("{by} took this console over")),
             Self::BackendGone(why) => (4502, why.clone()),
         };
         let mut end = reason.len().min(123);

@@ -87,7 +87,21 @@ pub enum SerialExisting {
     Tcp,
 }
 
-/// Serial ports in guests' definitions.
+/// What becomes of those who type at a text console when one more comes who may. Who may only look on
+/// is neither in the way nor sent away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// All type.
+    #[default]
+    Share,
+    /// The one who comes ends the others' sessions.
+    TakeOver,
+    /// The one who comes is refused.
+    Refuse,
+}
+
+/// Serial ports: in guests' definitions, and how they are served.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Serial {
@@ -97,11 +111,22 @@ pub struct Serial {
     pub add: SerialAdd,
     /// What happens to those that are there.
     pub existing: SerialExisting,
+    /// Several who type at one port.
+    pub viewers: Sharing,
+    /// The longest time that a port is left alone while its guest keeps talking.
+    #[serde(deserialize_with = "span")]
+    pub pause: Duration,
 }
 
 impl Default for Serial {
     fn default() -> Self {
-        Self { ports: PortRange::new(28000, 28999), add: SerialAdd::default(), existing: SerialExisting::default() }
+        Self {
+            ports: PortRange::new(28000, 28999),
+            add: SerialAdd::default(),
+            existing: SerialExisting::default(),
+            viewers: Sharing::default(),
+            pause: Duration::from_millis(8),
+        }
     }
 }
 
@@ -179,11 +204,11 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Open TCP connections, sessions or not.
     pub max_connections: usize,
-    /// Sessions on one display.
+    /// Sessions on one console.
     pub max_viewers: usize,
     /// Largest frame or message from a client.
     pub max_frame: usize,
-    /// Output of a serial port that waits for one slow client; beyond it the oldest is dropped.
+    /// Output of a serial port that is kept for its slow viewers; beyond it the oldest is dropped.
     pub serial_buffer: usize,
 }
 
@@ -333,6 +358,12 @@ impl Config {
                 return refuse(format!("{key} must be at least 1 s"));
             }
         }
+        if self.serial.pause > Duration::from_millis(100) {
+            return refuse(format!(
+                "serial.pause is {} ms: at most 100 ms are possible",
+                self.serial.pause.as_millis()
+            ));
+        }
         let ranges = [
             ("proxy.max-connections", proxy.max_connections, 1, 4096),
             ("proxy.max-viewers", proxy.max_viewers, 1, 1024),
@@ -393,18 +424,19 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// A span of time as `90s`, `5m`, `8h`.
+/// A span of time as `8ms`, `90s`, `5m`, `8h`.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a span of time such as \"90s\", \"5m\" or \"8h\"");
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?);
     let number: u64 = digits.parse().map_err(|_| bad())?;
-    let seconds = match unit {
-        "s" => Some(number),
-        "m" | "min" => number.checked_mul(60),
-        "h" => number.checked_mul(3600),
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" | "min" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
         _ => None,
     };
-    seconds.filter(|seconds| *seconds <= 365 * 86_400).map(Duration::from_secs).ok_or_else(bad)
+    milliseconds.map(Duration::from_millis).filter(|span| span.as_secs() <= 365 * 86_400).ok_or_else(bad)
 }
 
 fn span<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -451,7 +483,7 @@ mod tests {
             ("guests", 1),
             ("listen", 3),
             ("proxy", 8),
-            ("serial", 3),
+            ("serial", 5),
             ("spice", 1),
             ("tls", 2),
             ("vnc", 1),
@@ -481,6 +513,7 @@ mod tests {
             ("[access]\nticket-life = \"10m\"", "ticket-life"),
             ("[access]\norigins = [\"null\"]", "null"),
             ("[serial]\nadd = \"sometimes\"", "sometimes"),
+            ("[serial]\npause = \"1s\"", "serial.pause is 1000 ms: at most 100 ms"),
             ("[serial", "line 1"),
         ] {
             assert!(refused(text).contains(word), "{text}: {}", refused(text));

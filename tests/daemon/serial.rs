@@ -1,4 +1,4 @@
-//! Text consoles: one client at a time, a backend that is always read, memory that is bounded.
+//! Text consoles: many viewers of one port, a backend that is always read, memory that is bounded.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -6,28 +6,73 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use console_proxy::edges::broker_server::wait;
+use console_proxy::rules::ticket::Mode;
 use rustix::event::PollFlags;
 
 use crate::backends::Backend;
 use crate::host::{Host, PATIENCE, Proxy, until};
 
 #[test]
-fn a_second_client_gets_409_and_hears_who_holds_it() {
+fn all_who_open_a_port_see_the_same_and_type_into_it() {
     let proxy = Proxy::activated(Host::new().raw("serial/0", &Backend::echo()).raw("serial/1", &Backend::echo()));
+    let mut all: Vec<_> = (0..5).map(|_| proxy.open("/serial/0")).collect();
+    for who in 0..all.len() {
+        all[who].send(format!("typed by {who}").as_bytes());
+        for viewer in &mut all {
+            assert_eq!(viewer.read(10), format!("typed by {who}").as_bytes());
+        }
+    }
+    proxy.open("/serial/1").echoes("another port is another");
+    let mut late = proxy.open("/serial/0");
+    assert_eq!(late.read(50), b"typed by 0typed by 1typed by 2typed by 3typed by 4", "who joins sees what they saw");
+    drop(all);
+    late.echoes("the last one has it");
+    drop(late);
+    until("nobody is there", || proxy.log().matches("left serial").count() == 7);
+    proxy.open("/serial/0").echoes("who comes to an empty place sees nothing of it");
+}
+
+#[test]
+fn where_the_configuration_refuses_a_second_who_types_they_hear_who_is_there() {
+    let config = "[serial]\nviewers = \"refuse\"\n";
+    let proxy = Proxy::activated(Host::new().raw("serial/0", &Backend::echo()).config(config));
     let ticket = proxy.ticket_with(|claims| claims.sub = "bob <b>\n".into());
     let mut first = proxy.try_open(&format!("/serial/0?token={ticket}"), &[]).unwrap();
     let answer = proxy.refusal(&format!("/serial/0?token={}", proxy.ticket()), &[]);
     assert_eq!((answer.status, answer.body.as_str()), (409, "serial/0 is in use by bob <b>\u{fffd} from 127.0.0.1\n"));
     assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8", "markup in it is text");
-    proxy.open("/serial/1").echoes("another port is free");
+    let view = proxy.ticket_with(|claims| claims.mode = Mode::View);
+    let mut onlooker = proxy.try_open(&format!("/serial/0?token={view}"), &[]).unwrap();
+    onlooker.send(b"an onlooker types nothing");
     first.echoes("undisturbed");
+    assert_eq!(onlooker.read(11), b"undisturbed", "and is never refused");
     drop(first);
-    proxy.open_when_free("/serial/0").echoes("the next");
+    let mut next = proxy.open_when_free("/serial/0");
+    assert_eq!(next.read(11), b"undisturbed");
+    next.echoes("an onlooker is not in the way");
 }
 
 #[test]
-fn two_who_come_at_once_do_not_both_get_it() {
-    let proxy = Proxy::activated(Host::new().raw("serial/0", &Backend::silent()));
+fn where_the_configuration_says_so_a_second_who_types_takes_over_and_the_first_hears_from_whom() {
+    let config = "[serial]\nviewers = \"take-over\"\n";
+    let proxy = Proxy::activated(Host::new().raw("serial/0", &Backend::echo()).config(config));
+    let mut first = proxy.open("/serial/0");
+    first.echoes("mine");
+    let view = proxy.ticket_with(|claims| claims.mode = Mode::View);
+    let mut onlooker = proxy.try_open(&format!("/serial/0?token={view}"), &[]).unwrap();
+    assert_eq!(onlooker.read(4), b"mine");
+    let bob = proxy.ticket_with(|claims| claims.sub = "bob".into());
+    let mut second = proxy.try_open(&format!("/serial/0?token={bob}"), &[]).unwrap();
+    assert_eq!(first.closed(), (4409, "bob from 127.0.0.1 took this console over".to_owned()));
+    assert_eq!(second.read(4), b"mine", "it goes on where the first was");
+    second.echoes("now bob's");
+    assert_eq!(onlooker.read(9), b"now bob's", "onlookers stay");
+}
+
+#[test]
+fn of_those_who_come_at_once_to_a_port_for_one_just_one_gets_it() {
+    let config = "[serial]\nviewers = \"refuse\"\n";
+    let proxy = Proxy::activated(Host::new().raw("serial/0", &Backend::silent()).config(config));
     proxy.ask("GET", "/", &[]);
     let target = format!("/serial/0?token={}", proxy.ticket());
     for _ in 0..5 {
@@ -77,13 +122,13 @@ fn a_guest_that_says_50_mb_is_never_held_up_by_a_client_that_does_not_read() {
     assert!(text.starts_with(LINE));
     let text = String::from_utf8(text).unwrap();
     let dropped: Vec<usize> = text
-        .split("[console-proxy: ")
+        .split("\x18\r\n[console-proxy: ")
         .skip(1)
         .map(|rest| rest.split_once(" bytes were dropped here]\r\n").unwrap().0.parse().unwrap())
         .collect();
     assert!(!dropped.is_empty(), "something must be missing of 50 MB");
     let notices: usize =
-        dropped.iter().map(|n| format!("\r\n[console-proxy: {n} bytes were dropped here]\r\n").len()).sum();
+        dropped.iter().map(|n| format!("\x18\r\n[console-proxy: {n} bytes were dropped here]\r\n").len()).sum();
     assert_eq!(
         text.len() - notices + dropped.iter().sum::<usize>(),
         total + "THE END".len(),

@@ -109,12 +109,15 @@ fn lock_of(guest: &Guest) -> String {
 }
 
 #[test]
-fn a_second_client_of_a_serial_port_is_told_who_has_it() {
-    let guest = Guest::define("single").with_pty_serial().started();
-    let _first = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user ann")).unwrap();
-    let refused = guest.try_open("serial/0").unwrap_err();
-    assert_eq!(refused.status(), 409);
-    assert!(refused.words().contains("serial/0 is in use by ann from 127.0.0.1"), "{refused:?}");
+fn two_people_share_a_serial_port_and_see_what_the_other_types() {
+    let guest = Guest::define("shared-port").with_pty_serial().started();
+    guest.wait_to_boot();
+    let mut ann = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user ann")).unwrap();
+    ann.command("echo by a''nn", "by ann");
+    let mut bob = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user bob")).unwrap();
+    bob.read_until("by ann", SOON);
+    bob.command("echo by b''ob", "by bob");
+    ann.read_until("by bob", SOON);
 }
 
 #[test]
