@@ -16,6 +16,7 @@ pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
+pub mod recordings;
 pub mod sessions;
 pub mod slots;
 pub mod ssh;

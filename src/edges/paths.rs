@@ -86,6 +86,12 @@ impl Paths {
         self.state().join("unwired")
     }
 
+    /// Recordings of text consoles, a folder for each guest.
+    #[must_use]
+    pub fn recordings(&self) -> PathBuf {
+        self.state().join("recordings")
+    }
+
     /// The runtime folder.
     #[must_use]
     pub fn run(&self) -> PathBuf {

@@ -60,9 +60,7 @@ impl Raw {
         if tcgetpgrp(&self.terminal).is_ok_and(|group| group != getpgrp()) {
             return;
         }
-        if isatty(io::stdout()) && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
-            let _ = rustix::io::write(io::stdout(), TIDY);
-        }
+        drop(Tidy);
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
@@ -70,6 +68,18 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         self.restore();
+    }
+}
+
+/// Dropped, it switches off in the terminal on standard output what a guest may have left on.
+#[derive(Debug)]
+pub struct Tidy;
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        if isatty(io::stdout()) && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
+            let _ = rustix::io::write(io::stdout(), TIDY);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod lookup;
 pub mod proxyd;
 pub mod prune;
 pub mod publish;
+pub mod replay;
 pub mod show;
 pub mod ssh;
 pub mod sync;

@@ -1,5 +1,6 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
+pub mod asciicast;
 pub mod broker;
 pub mod close;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod ports;
 pub mod qemu_conf;
 pub mod reach;
+pub mod recording;
 pub mod request;
 pub mod ring;
 pub mod route;

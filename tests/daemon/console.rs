@@ -1,18 +1,15 @@
 //! `console-proxy console` in a real terminal, and in a pipe, against the real proxy.
 
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, OutputModes, tcgetattr};
+use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::backends::Backend;
 use crate::host::{Host, PATIENCE, Proxy, until};
+use crate::terminal::Terminal;
 
 /// A proxy whose route says where it listens.
 fn published(host: Host) -> Proxy {
@@ -26,100 +23,28 @@ fn echoing() -> Proxy {
     published(Host::new().raw("serial/0", &Backend::echo()))
 }
 
-/// A terminal with a program in it, as a terminal emulator has one.
-struct Terminal {
-    keyboard: File,
-    far_end: OwnedFd,
-    program: Child,
-    screen: Arc<Mutex<Vec<u8>>>,
+/// `console-proxy console g1 ARGUMENTS` in a terminal.
+fn with(host: &Host, arguments: &[&str]) -> Terminal {
+    let mut program = host.console_proxy();
+    Terminal::of(program.args(["console", "g1", "--user", "ann"]).args(arguments))
 }
 
-impl Terminal {
-    /// Starts `console-proxy console ARGUMENTS` in a session of its own, whose controlling terminal this is.
-    fn with(host: &Host, arguments: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let far_end = ioctl_tiocgptpeer(&master, flags).unwrap();
-        let program = host.console_proxy();
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program.get_program()).args(["console", "g1", "--user", "ann"]).args(arguments);
-        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let end = || Stdio::from(far_end.try_clone().unwrap());
-        let program = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let keyboard = File::from(master);
-        let (mut reading, screen) = (keyboard.try_clone().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
-        let shown = Arc::clone(&screen);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = reading.read(&mut bytes) {
-                shown.lock().unwrap().extend(&bytes[..n]);
-            }
-        });
-        let terminal = Self { keyboard, far_end, program, screen };
-        assert!(!terminal.is_raw());
-        terminal
-    }
-
-    /// The same, and waits until it is on the console.
-    fn on_console(host: &Host, arguments: &[&str]) -> Self {
-        let terminal = Self::with(host, arguments);
-        until("the terminal is raw", || terminal.is_raw());
-        terminal
-    }
-
-    fn is_raw(&self) -> bool {
-        let settings = tcgetattr(&self.far_end).unwrap();
-        let cooked = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
-        let some = settings.local_modes.intersects(cooked) || settings.output_modes.contains(OutputModes::OPOST);
-        let all = settings.local_modes.contains(cooked) && settings.output_modes.contains(OutputModes::OPOST);
-        assert!(all || !some, "half raw: {settings:?}");
-        !all
-    }
-
-    fn types(&mut self, keys: &[u8]) {
-        self.keyboard.write_all(keys).unwrap();
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        until(&format!("the screen shows {text:?}"), || self.screen().contains(text));
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.program)
-    }
-
-    /// Waits for its end; the terminal is then what it was before.
-    #[track_caller]
-    fn ends_with(&mut self, code: i32) {
-        until("the program ends", || self.program.try_wait().unwrap().is_some());
-        assert_eq!(self.program.wait().unwrap().code(), Some(code), "{}", self.screen());
-        assert!(!self.is_raw(), "the terminal is still raw");
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
+/// The same, and waits until it is on the console.
+fn on_console(host: &Host, arguments: &[&str]) -> Terminal {
+    let terminal = with(host, arguments);
+    until("the terminal is raw", || terminal.is_raw());
+    terminal
 }
 
 #[test]
 fn every_key_goes_to_the_guest_and_what_it_says_is_shown_as_it_is() {
     let proxy = echoing();
-    let mut terminal = Terminal::on_console(&proxy, &[]);
+    let mut terminal = on_console(&proxy, &[]);
     terminal.shows("console-proxy: serial/0 of g1; ^] leaves");
     // ^C, ^D, ^Z, ^S, ^Q, ^\, escape, a carriage return alone, and what is no UTF-8.
     let keys = b"\x03\x04\x1a\x13\x11\x1c\x1b[A\rline\nnext\xff\xfe.";
     terminal.types(keys);
-    until("they come back", || terminal.screen.lock().unwrap().ends_with(keys));
+    until("they come back", || terminal.bytes().ends_with(keys));
     assert!(proxy.statuses().iter().any(|status| status.starts_with("g1: ann from 127.0.0.1 on serial/0")));
     terminal.types(b"\x1d");
     terminal.ends_with(0);
@@ -131,7 +56,7 @@ fn every_key_goes_to_the_guest_and_what_it_says_is_shown_as_it_is() {
 fn what_was_typed_before_the_key_that_leaves_reaches_the_guest() {
     let backend = Backend::echo();
     let proxy = published(Host::new().raw("serial/0", &backend));
-    let mut terminal = Terminal::on_console(&proxy, &[]);
+    let mut terminal = on_console(&proxy, &[]);
     terminal.types(b"exit\r\x1dnot this");
     terminal.ends_with(0);
     until("it has come", || backend.received() == b"exit\r");
@@ -140,13 +65,13 @@ fn what_was_typed_before_the_key_that_leaves_reaches_the_guest() {
 #[test]
 fn another_key_leaves_where_it_is_asked_for_and_none_where_none_is() {
     let proxy = echoing();
-    let mut terminal = Terminal::on_console(&proxy, &["--escape", "^a"]);
+    let mut terminal = on_console(&proxy, &["--escape", "^a"]);
     terminal.shows("^A leaves");
     terminal.types(b"\x1d|");
     terminal.shows("\x1d|");
     terminal.types(b"\x01");
     terminal.ends_with(0);
-    let mut terminal = Terminal::on_console(&proxy, &["--escape", "none"]);
+    let mut terminal = on_console(&proxy, &["--escape", "none"]);
     terminal.types(b"\x1d\x01|");
     terminal.shows("\x1d\x01|");
     kill_process(terminal.pid(), Signal::TERM).unwrap();
@@ -157,7 +82,7 @@ fn another_key_leaves_where_it_is_asked_for_and_none_where_none_is() {
 fn the_terminal_is_given_back_at_each_signal_that_ends_a_program() {
     let proxy = echoing();
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131)] {
-        let mut terminal = Terminal::on_console(&proxy, &[]);
+        let mut terminal = on_console(&proxy, &[]);
         kill_process(terminal.pid(), signal).unwrap();
         terminal.ends_with(code);
     }
@@ -166,7 +91,7 @@ fn the_terminal_is_given_back_at_each_signal_that_ends_a_program() {
 #[test]
 fn a_program_that_is_stopped_leaves_no_raw_terminal_and_takes_it_again() {
     let proxy = echoing();
-    let mut terminal = Terminal::on_console(&proxy, &[]);
+    let mut terminal = on_console(&proxy, &[]);
     kill_process(terminal.pid(), Signal::TSTP).unwrap();
     until("it is stopped", || {
         let how = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
@@ -184,7 +109,7 @@ fn a_program_that_is_stopped_leaves_no_raw_terminal_and_takes_it_again() {
 #[test]
 fn a_guest_that_stops_is_said_in_words_and_the_terminal_is_given_back() {
     let proxy = published(Host::new().raw("serial/0", &Backend::says("the end")));
-    let mut terminal = Terminal::with(&proxy, &[]);
+    let mut terminal = with(&proxy, &[]);
     terminal.shows("the end");
     proxy.withdraw_route();
     terminal.ends_with(3);
@@ -194,7 +119,7 @@ fn a_guest_that_stops_is_said_in_words_and_the_terminal_is_given_back() {
 #[test]
 fn what_the_proxy_refuses_is_said_in_its_words_and_the_terminal_was_never_touched() {
     let proxy = published(Host::new().raw("serial/0", &Backend::refuses()));
-    let mut terminal = Terminal::with(&proxy, &[]);
+    let mut terminal = with(&proxy, &[]);
     terminal.ends_with(1);
     terminal.shows("console-proxy: refused: tcp:127.0.0.1:");
     terminal.shows("Connection refused");
@@ -203,7 +128,7 @@ fn what_the_proxy_refuses_is_said_in_its_words_and_the_terminal_was_never_touche
 #[test]
 fn a_guest_that_takes_no_input_does_not_keep_anybody() {
     let proxy = published(Host::new().raw("serial/0", &Backend::hangs_after_connecting()));
-    let mut terminal = Terminal::on_console(&proxy, &[]);
+    let mut terminal = on_console(&proxy, &[]);
     for _ in 0..50 {
         terminal.types(&[b'x'; 4000]);
     }
@@ -274,7 +199,7 @@ fn a_pipe_waits_for_a_guest_that_is_slow_to_take_what_it_brings() {
 fn who_looks_on_sends_nothing_and_stays_until_the_guest_ends_it() {
     let backend = Backend::echo();
     let proxy = published(Host::new().raw("serial/0", &backend));
-    let mut terminal = Terminal::on_console(&proxy, &["--view"]);
+    let mut terminal = on_console(&proxy, &["--view"]);
     terminal.shows("to look on; ^] leaves");
     terminal.types(b"rm -rf /\r");
     terminal.types(b"\x1d");

@@ -11,6 +11,7 @@ mod backends;
 mod client;
 mod console;
 mod host;
+mod terminal;
 
 mod ends;
 mod faults;
@@ -18,6 +19,7 @@ mod frames;
 mod limits;
 mod native;
 mod process;
+mod replay;
 mod requests;
 mod serial;
 mod sessions;
