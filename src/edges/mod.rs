@@ -16,12 +16,18 @@ pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
+<<<<<<< HEAD
 pub mod read_ahead;
+=======
+pub mod recordings;
+>>>>>>> term
 pub mod sessions;
 pub mod slots;
+pub mod ssh;
 pub mod systemd;
 pub mod terminal;
 pub mod tls;
+pub mod tty;
 pub mod units;
 pub mod unwired;
 pub mod websocket;
