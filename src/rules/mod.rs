@@ -9,6 +9,7 @@ pub mod frame;
 pub mod gather;
 pub mod guest;
 pub mod hook;
+pub mod log;
 pub mod plan;
 pub mod ports;
 pub mod qemu_conf;
