@@ -8,6 +8,7 @@ pub mod domain;
 pub mod frame;
 pub mod gather;
 pub mod guest;
+pub mod history;
 pub mod hook;
 pub mod log;
 pub mod plan;
