@@ -11,6 +11,7 @@ pub mod guest;
 pub mod history;
 pub mod hook;
 pub mod log;
+pub mod pace;
 pub mod plan;
 pub mod ports;
 pub mod qemu_conf;
