@@ -12,15 +12,13 @@ pub mod journal;
 pub mod keys;
 pub mod libvirt;
 pub mod line;
+pub mod logs;
 pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
-<<<<<<< HEAD
 pub mod read_ahead;
-=======
 pub mod recordings;
->>>>>>> term
 pub mod sessions;
 pub mod slots;
 pub mod ssh;
@@ -31,3 +29,4 @@ pub mod tty;
 pub mod units;
 pub mod unwired;
 pub mod websocket;
+pub mod websocket_client;
