@@ -10,6 +10,9 @@ mod client;
 mod machine;
 mod picture;
 mod report;
+mod rfb;
+mod scheduling;
+mod screen;
 mod tools;
 
 use std::path::PathBuf;
@@ -27,6 +30,10 @@ use tools::{Tool, Workshop};
 /// Measures console-proxy and the tools beside it.
 #[derive(Parser, Debug)]
 struct Arguments {
+    /// What is measured: the tools beside each other, a guest's busy screen by both ways, or settings of
+    /// a unit's scheduling.
+    #[arg(long, value_enum, default_value_t = Part::Tools)]
+    part: Part,
     /// Names of cases, separated by blanks; none: all.
     #[arg(long, default_value = "")]
     cases: String,
@@ -53,6 +60,13 @@ struct Arguments {
     bench: bool,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    Tools,
+    Screen,
+    Scheduling,
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,8 +78,6 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
-    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
     let cores = Cores::find()?;
     cores.take_ours()?;
     if cores.tool == cores.ours {
@@ -75,6 +87,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         Workshop::new(&arguments.folder.join("work"), &arguments.release, &arguments.folder.join("tools"), cores)?;
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
+    match arguments.part {
+        Part::Tools => compare(arguments, &workshop),
+        Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds),
+        Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds),
+    }
+}
+
+/// The tools beside each other.
+fn compare(arguments: &Arguments, workshop: &Workshop) -> Result<()> {
+    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
+    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
     let (begun, mut report) = (Instant::now(), Report::default());
     let mut failures = 0;
     for round in 1..=arguments.rounds {
@@ -91,7 +114,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 if !case.fits(tool) {
                     continue;
                 }
-                match case.measure(tool, &workshop) {
+                match case.measure(tool, workshop) {
                     Ok(values) => values.into_iter().for_each(|(metric, value)| report.add(*case, tool, metric, value)),
                     Err(why) => {
                         eprintln!("bench: {why:#}");
