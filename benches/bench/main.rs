@@ -7,6 +7,7 @@
 mod backend;
 mod cases;
 mod client;
+mod growth;
 mod machine;
 mod picture;
 mod report;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use cases::Case;
+use client::{Client, Setting, Speech};
 use machine::Cores;
 use report::Report;
 use tools::{Tool, Workshop};
@@ -30,8 +32,7 @@ use tools::{Tool, Workshop};
 /// Measures console-proxy and the tools beside it.
 #[derive(Parser, Debug)]
 struct Arguments {
-    /// What is measured: the tools beside each other, a guest's busy screen by both ways, or settings of
-    /// a unit's scheduling.
+    /// What is done.
     #[arg(long, value_enum, default_value_t = Part::Tools)]
     part: Part,
     /// Names of cases, separated by blanks; none: all.
@@ -55,6 +56,15 @@ struct Arguments {
     /// A command in whose words the daemon is started, such as `nice -n -5`.
     #[arg(long, default_value = "")]
     wrapper: String,
+    /// For `--part points`.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// For `--part connect`.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// For `--part connect`: path and query.
+    #[arg(long, default_value = "/")]
+    target: String,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -62,9 +72,18 @@ struct Arguments {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Part {
+    /// The tools beside each other.
     Tools,
+    /// A guest's busy screen, forwarded and bridged.
     Screen,
+    /// Settings of a unit's scheduling.
     Scheduling,
+    /// Growth with the number of clients.
+    Growth,
+    /// Reads a file of points that were measured elsewhere: `--file`.
+    Points,
+    /// Milliseconds from a connection to its first byte: `--port` and `--target`.
+    Connect,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +97,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    match arguments.part {
+        Part::Points => return growth::read(arguments.file.as_deref().context("--part points takes --file")?),
+        Part::Connect => return connect(arguments.port, &arguments.target),
+        _ => {}
+    }
     let cores = Cores::find()?;
     cores.take_ours()?;
     if cores.tool == cores.ours {
@@ -88,10 +112,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
     match arguments.part {
-        Part::Tools => compare(arguments, &workshop),
+        Part::Tools | Part::Points | Part::Connect => compare(arguments, &workshop),
         Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds),
+        Part::Growth => growth::run(&mut workshop, arguments.rounds, &arguments.folder),
         Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds),
     }
+}
+
+fn connect(port: u16, target: &str) -> Result<()> {
+    let setting = Setting::new()?;
+    let begun = Instant::now();
+    Client::connect(&setting, port, Speech::Wss, target)?.receive_until(1)?;
+    println!("{:.3}", begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
 }
 
 /// The tools beside each other.
