@@ -17,6 +17,7 @@ TESTS ?=
 RECORD ?=
 # What make bench measures: make bench CASES='serial-1 echo' TOOLS='console-proxy websockify' ROUNDS=3
 CASES ?=
+PART ?= tools
 ROUNDS ?= 5
 BENCH_OPTIONS ?=
 
@@ -49,12 +50,13 @@ e2e: needs deb rpm
 	@tests/host/e2e.sh $(DEB) $(TESTS)
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
-##      [CASES=...] [TOOLS=...] [ROUNDS=5]   a part of it; docs/benchmarks.md has the names
+##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=screen]   less, or more; docs/benchmarks.md has the names
 bench:
 	@tests/host/install-needs.sh bench
 	@echo "bench: building the release programs and what measures them (some minutes at first)"
 	@$(CARGO) build --quiet --release --bins
-	@$(CARGO) bench --quiet --profile harness --bench bench -- --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
+	@test "$(PART)" != screen || tests/host/guest.sh
+	@$(CARGO) bench --quiet --profile harness --bench bench -- --part $(PART) --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
 		--cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
 ## make deb                the Debian package, in target/debian

@@ -7,9 +7,13 @@
 mod backend;
 mod cases;
 mod client;
+mod growth;
 mod machine;
 mod picture;
 mod report;
+mod rfb;
+mod scheduling;
+mod screen;
 mod tools;
 
 use std::path::PathBuf;
@@ -20,6 +24,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use cases::Case;
+use client::{Client, Setting, Speech};
 use machine::Cores;
 use report::Report;
 use tools::{Tool, Workshop};
@@ -27,6 +32,9 @@ use tools::{Tool, Workshop};
 /// Measures console-proxy and the tools beside it.
 #[derive(Parser, Debug)]
 struct Arguments {
+    /// What is done.
+    #[arg(long, value_enum, default_value_t = Part::Tools)]
+    part: Part,
     /// Names of cases, separated by blanks; none: all.
     #[arg(long, default_value = "")]
     cases: String,
@@ -48,9 +56,34 @@ struct Arguments {
     /// A command in whose words the daemon is started, such as `nice -n -5`.
     #[arg(long, default_value = "")]
     wrapper: String,
+    /// For `--part points`.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// For `--part connect`.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// For `--part connect`: path and query.
+    #[arg(long, default_value = "/")]
+    target: String,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// The tools beside each other.
+    Tools,
+    /// A guest's busy screen, forwarded and bridged.
+    Screen,
+    /// Settings of a unit's scheduling.
+    Scheduling,
+    /// Growth with the number of clients.
+    Growth,
+    /// Reads a file of points that were measured elsewhere: `--file`.
+    Points,
+    /// Milliseconds from a connection to its first byte: `--port` and `--target`.
+    Connect,
 }
 
 fn main() -> ExitCode {
@@ -64,8 +97,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
-    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
+    match arguments.part {
+        Part::Points => return growth::read(arguments.file.as_deref().context("--part points takes --file")?),
+        Part::Connect => return connect(arguments.port, &arguments.target),
+        _ => {}
+    }
     let cores = Cores::find()?;
     cores.take_ours()?;
     if cores.tool == cores.ours {
@@ -75,6 +111,26 @@ fn run(arguments: &Arguments) -> Result<()> {
         Workshop::new(&arguments.folder.join("work"), &arguments.release, &arguments.folder.join("tools"), cores)?;
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
+    match arguments.part {
+        Part::Tools | Part::Points | Part::Connect => compare(arguments, &workshop),
+        Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds),
+        Part::Growth => growth::run(&mut workshop, arguments.rounds, &arguments.folder),
+        Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds),
+    }
+}
+
+fn connect(port: u16, target: &str) -> Result<()> {
+    let setting = Setting::new()?;
+    let begun = Instant::now();
+    Client::connect(&setting, port, Speech::Wss, target)?.receive_until(1)?;
+    println!("{:.3}", begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// The tools beside each other.
+fn compare(arguments: &Arguments, workshop: &Workshop) -> Result<()> {
+    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
+    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
     let (begun, mut report) = (Instant::now(), Report::default());
     let mut failures = 0;
     for round in 1..=arguments.rounds {
@@ -91,7 +147,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 if !case.fits(tool) {
                     continue;
                 }
-                match case.measure(tool, &workshop) {
+                match case.measure(tool, workshop) {
                     Ok(values) => values.into_iter().for_each(|(metric, value)| report.add(*case, tool, metric, value)),
                     Err(why) => {
                         eprintln!("bench: {why:#}");
