@@ -146,7 +146,7 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     Ok((way.clone(), person))
 }
 
-async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
+async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
     if way.console.is_text() {
         return Ok(Opened::Text(guest.join(route, way).await?));
     }
@@ -226,7 +226,17 @@ async fn relay(
     }
     let (mut sender, mut receiver) = websocket::accept(client, &early, largest).await;
     let end = match opened {
-        Opened::Text(port) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+        Opened::Text(port) => {
+            // Whoever is on a recorded console is told before anything else.
+            let told = match port.hub().notice() {
+                Some(notice) => sender.send(notice.into()).await,
+                None => Ok(()),
+            };
+            match told {
+                Ok(()) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+                Err(end) => end,
+            }
+        }
         Opened::Raw(stream) => display::run(&mut sender, &mut receiver, stream, control).await,
         Opened::Native(..) => unreachable!("it was forwarded"),
     };

@@ -2,12 +2,13 @@
 //! Root, socket-activated, a thread per caller, gone when nobody called for a while.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
@@ -16,11 +17,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::edges::broker_server::{self as server, Caller};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, nft, publish, terminal};
+use crate::edges::{claims, files, journal, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
 use crate::rules::config::Config;
-use crate::rules::guest::printable;
-use crate::rules::route::Backend;
+use crate::rules::guest::{Console, printable};
+use crate::rules::route::{Backend, Route};
 
 /// The broker ends when nobody was connected for this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -139,6 +140,7 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Recording => return recording(paths, caller, &route, request.console).map(|file| (file.into(), None)),
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
     match claims::owner(paths, &backend.place()) {
@@ -159,6 +161,22 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
         heed_guard(paths, &config, *port);
     }
     open(paths, backend, caller.pid, config.proxy.connect_timeout)
+}
+
+/// Makes a file for a recording where the configuration asks for one: nothing of it is the caller's to say. What is kept
+/// of that guest's no longer goes first.
+fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) -> Result<File, Refusal> {
+    let refused = |words: String| Refusal::new(Kind::Refused, words);
+    let config = files::config(paths).map_err(|why| refused(format!("{why:#}")))?;
+    if !config.record.wants(&route.name, console) {
+        return Err(Refusal::new(Kind::Denied, format!("the configuration asks for no recording of {console}")));
+    }
+    match recordings::prune_guest(paths, &caller.guest, &config.record, SystemTime::now()) {
+        Ok(removed) => removed.iter().for_each(|path| tracing::info!("{} was kept no longer", path.display())),
+        Err(why) => tracing::error!("old recordings of {} cannot be removed: {why}", caller.guest),
+    }
+    recordings::create(paths, &caller.guest, &route.name, console, publish::now())
+        .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.
