@@ -16,7 +16,11 @@ pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
+<<<<<<< HEAD
+pub mod read_ahead;
+=======
 pub mod recordings;
+>>>>>>> term
 pub mod sessions;
 pub mod slots;
 pub mod ssh;

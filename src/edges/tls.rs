@@ -15,11 +15,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::backends::Stream;
+use super::read_ahead::ReadAhead;
 
 /// A connection from a browser.
+<<<<<<< HEAD
+pub type FromClient = tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>;
+=======
 pub type FromClient = tokio_rustls::server::TlsStream<TcpStream>;
 /// A connection to a guest's own port on this host.
 pub type ToProxy = tokio_rustls::client::TlsStream<TcpStream>;
+>>>>>>> term
 /// A connection to QEMU's own TLS port.
 pub type ToBackend = tokio_rustls::client::TlsStream<Stream>;
 
@@ -65,7 +70,7 @@ impl Server {
 
     /// Does the handshake of one connection.
     pub async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<FromClient> {
-        TlsAcceptor::from(config).accept(tcp).await
+        TlsAcceptor::from(config).accept(ReadAhead::new(tcp)).await
     }
 
     /// What new connections use.

@@ -44,6 +44,14 @@ impl Control {
         }
     }
 
+    /// Answers a ping, unless another frame is on its way: the next one then brings the answer.
+    pub async fn answer(&self, sender: &Mutex<&mut Sender>) -> Result<(), End> {
+        match sender.try_lock() {
+            Ok(mut sender) => sender.answer().await,
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Counts bytes to the client.
     pub fn sent(&self, bytes: usize) {
         self.entry.out.set(self.entry.out.get() + bytes as u64);

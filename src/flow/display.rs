@@ -1,16 +1,16 @@
 //! A bridged display: websocket towards the client, the raw stream towards QEMU. A slow client slows
 //! its own display and nothing else: the next bytes are read when the last ones have gone out.
 
-use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::control::Control;
-use crate::edges::websocket::{Incoming, Receiver, Sender};
+use crate::edges::websocket::{Frame, Incoming, Receiver, Sender};
 use crate::rules::close::End;
 
-/// The most bytes of one read, and so of one frame.
-const CHUNK: usize = 64 << 10;
+/// The most bytes of one read, and so of one frame: at first, which is enough for a quiet screen, and once a
+/// read has filled it. With its frame's header of 4 bytes each fills whole TLS records (RFC 8446, 5.1: 2^14).
+const CHUNK: [usize; 2] = [(16 << 10) - 4, (64 << 10) - 4];
 
 /// Runs until either side ends.
 pub async fn run(
@@ -22,17 +22,19 @@ pub async fn run(
     let (mut from_backend, mut to_backend) = tokio::io::split(backend);
     let sender = Mutex::new(sender);
     let down = async {
-        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let mut frame = Frame::with_capacity(CHUNK[0]);
+        frame.resize(CHUNK[0]);
         loop {
-            buffer.reserve(CHUNK);
-            match from_backend.read_buf(&mut buffer).await {
+            match from_backend.read(frame.payload()).await {
                 Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
                 Ok(n) => {
-                    let bytes: Bytes = buffer.split().freeze();
-                    if let Err(end) = sender.lock().await.send(bytes).await {
+                    if let Err(end) = sender.lock().await.send(&mut frame, n).await {
                         return end;
                     }
                     control.sent(n);
+                    if n == CHUNK[0] {
+                        frame.resize(CHUNK[1]);
+                    }
                 }
                 Err(why) => return End::BackendGone(format!("the guest's console failed: {why}")),
             }
@@ -41,15 +43,24 @@ pub async fn run(
     let up = async {
         let mut takes_input = true;
         loop {
-            let bytes = match receiver.next().await {
-                Ok(Incoming::Data(bytes)) => bytes,
-                Ok(Incoming::Alive) => Bytes::new(),
+            let incoming = match receiver.next().await {
+                Ok(incoming) => incoming,
                 Err(end) => return end,
             };
             control.pulse.alive();
-            control.received(bytes.len());
-            // A backend that takes no more may have said something before: `down` reads that, and its end.
-            takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(&bytes)).await.is_ok();
+            match incoming {
+                Incoming::Data(bytes) => {
+                    control.received(bytes.len());
+                    // A backend that takes no more may have said something before: `down` reads that, and its end.
+                    takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(bytes)).await.is_ok();
+                }
+                Incoming::Asks => {
+                    if let Err(end) = control.answer(&sender).await {
+                        return end;
+                    }
+                }
+                Incoming::Alive => {}
+            }
         }
     };
     tokio::select! {
@@ -72,7 +83,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_lost_after_three_intervals() {
-        let (mut sender, mut receiver, _client) = websocket(1000).await;
+        let (mut sender, mut receiver, _client) = websocket(1000);
         let (backend, mut guest) = duplex(1000);
         let (control, _seat) = control(Console::Vnc);
         let (start, said) = (Instant::now(), Cell::new(0));
@@ -86,12 +97,12 @@ mod tests {
             () = saying => unreachable!(),
         };
         assert_eq!((end, start.elapsed()), (End::ClientLost, 3 * INTERVAL));
-        assert!(said.get() <= 2 * CHUNK, "{}", said.get());
+        assert!(said.get() <= 2 * CHUNK[1], "{}", said.get());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_little_at_a_time_is_served_for_as_long_as_it_does() {
-        let (mut sender, mut receiver, mut client) = websocket(100).await;
+        let (mut sender, mut receiver, mut client) = websocket(100);
         let (backend, mut guest) = duplex(1000);
         let (control, _seat) = control(Console::Vnc);
         let start = Instant::now();
@@ -120,7 +131,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_that_a_backend_said_is_sent_before_its_end_is() {
-        let (mut sender, mut receiver, mut client) = websocket(100).await;
+        let (mut sender, mut receiver, mut client) = websocket(100);
         let (backend, mut guest) = duplex(200_000);
         let (control, _seat) = control(Console::Vnc);
         guest.write_all(&vec![b'z'; 150_000]).await.unwrap();

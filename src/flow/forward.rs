@@ -47,7 +47,7 @@ pub async fn run(
             tokio::select! {
                 read = from_native.read(&mut buffer) => match read {
                     // It answers a client's close by closing.
-                    Ok(0) | Err(_) if client_closed.get() => return End::Client,
+                    Ok(0) | Err(_) if client_closed.get() => return End::Client(1000),
                     Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
                     Ok(n) => if let Err(end) = down.pass(&buffer[..n], control).await {
                         return end;
@@ -78,7 +78,7 @@ pub async fn run(
                 out.clear();
             }
             match from_client.read(&mut buffer).await {
-                Ok(0) if client_closed.get() => return End::Client,
+                Ok(0) if client_closed.get() => return End::Client(1000),
                 Ok(0) | Err(_) => return End::ClientGone,
                 Ok(n) => {
                     control.pulse.alive();
@@ -94,7 +94,7 @@ pub async fn run(
         end = control.ended() => end,
     };
     let end = settle(end).await;
-    let tell = !matches!(end, End::Client | End::ClientGone) && down.is_free();
+    let tell = !matches!(end, End::Client(_) | End::ClientGone) && down.is_free();
     let mut client = from_client.unsplit(down.to_client.into_inner());
     let closing = async {
         if tell {
@@ -301,7 +301,7 @@ mod tests {
             client
         })
         .await;
-        assert_eq!((end, got), (End::Client, Vec::new()));
+        assert_eq!((end, got), (End::Client(1000), Vec::new()));
     }
 
     #[tokio::test(start_paused = true)]

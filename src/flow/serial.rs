@@ -4,12 +4,11 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::control::Control;
 use super::hub::Hub;
-use crate::edges::websocket::{Incoming, Receiver, Sender};
+use crate::edges::websocket::{Frame, Incoming, Receiver, Sender};
 use crate::rules::close::End;
 use crate::rules::ticket::Mode;
 
@@ -26,7 +25,7 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, contro
     let sender = Mutex::new(sender);
     let end = tokio::select! {
         end = viewer.show(&sender, control) => end,
-        end = viewer.receive(receiver, control) => end,
+        end = viewer.receive(receiver, &sender, control) => end,
         end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
@@ -58,15 +57,15 @@ impl Viewer<'_> {
         loop {
             // First the lock: what is taken must not be lost when this is cancelled.
             let mut sender = sender.lock().await;
-            let Some(payload) = self.take(control) else { return Ok(()) };
-            let n = payload.len();
-            sender.send(payload).await?;
+            let Some(mut frame) = self.take(control) else { return Ok(()) };
+            let n = frame.len();
+            sender.send(&mut frame, n).await?;
             control.sent(n);
         }
     }
 
-    /// The next frame's payload, with a notice before it where output is missing.
-    fn take(&self, control: &Control) -> Option<Bytes> {
+    /// The next frame, with a notice at its beginning where output is missing.
+    fn take(&self, control: &Control) -> Option<Frame> {
         let output = self.hub.output();
         let piece = output.read(self.cursor.get(), CHUNK);
         self.cursor.set(piece.next);
@@ -75,26 +74,33 @@ impl Viewer<'_> {
         }
         let notice = if piece.missing > 0 { gap(piece.missing) } else { String::new() };
         control.entry.dropped.set(control.entry.dropped.get() + piece.missing);
-        let mut payload = Vec::with_capacity(notice.len() + piece.len());
-        payload.extend(notice.as_bytes());
-        payload.extend(piece.parts[0]);
-        payload.extend(piece.parts[1]);
-        Some(payload.into())
+        let mut frame = Frame::with_capacity(notice.len() + piece.len());
+        frame.extend(notice.as_bytes());
+        frame.extend(piece.parts[0]);
+        frame.extend(piece.parts[1]);
+        Some(frame)
     }
 
     /// Reads the client. It waits where the guest takes no input and enough of it is kept.
-    async fn receive(&self, receiver: &mut Receiver, control: &Control) -> End {
+    async fn receive(&self, receiver: &mut Receiver, sender: &Mutex<&mut Sender>, control: &Control) -> End {
         loop {
-            let bytes = match receiver.next().await {
-                Ok(Incoming::Data(bytes)) => bytes,
-                Ok(Incoming::Alive) => Bytes::new(),
+            let incoming = match receiver.next().await {
+                Ok(incoming) => incoming,
                 Err(end) => return end,
             };
             control.pulse.alive();
-            // View-only is enforced here, not by the page.
-            if control.entry.mode == Mode::Control && !bytes.is_empty() {
-                control.received(bytes.len());
-                control.pulse.while_deaf(self.hub.type_in(bytes)).await;
+            match incoming {
+                // View-only is enforced here, not by the page.
+                Incoming::Data(bytes) if control.entry.mode == Mode::Control => {
+                    control.received(bytes.len());
+                    control.pulse.while_deaf(self.hub.type_in(bytes)).await;
+                }
+                Incoming::Asks => {
+                    if let Err(end) = control.answer(sender).await {
+                        return end;
+                    }
+                }
+                Incoming::Data(_) | Incoming::Alive => {}
             }
         }
     }
@@ -164,8 +170,8 @@ mod tests {
     async fn a_viewer_that_takes_nothing_is_lost_in_the_end_and_another_gets_every_byte() {
         local(Box::pin(async {
             let (hub, guest) = start(10_000);
-            let (slow_sender, slow_receiver, _slow_client) = websocket(4096).await;
-            let (sender, receiver, mut client) = websocket(100_000).await;
+            let (slow_sender, slow_receiver, _slow_client) = websocket(4096);
+            let (sender, receiver, mut client) = websocket(100_000);
             let ((slow, slow_seat), (other, _seat)) = (control(Console::Serial(0)), control(Console::Serial(0)));
             let start = Instant::now();
             let script = async {
@@ -198,7 +204,7 @@ mod tests {
     async fn a_slow_viewer_sees_what_there_is_and_how_much_is_missing() {
         local(async {
             let (hub, guest) = start(1000);
-            let (sender, receiver, mut client) = websocket(10).await;
+            let (sender, receiver, mut client) = websocket(10);
             let (control, seat) = control(Console::Serial(0));
             let script = async {
                 guest.say(b"begin ");
@@ -209,7 +215,7 @@ mod tests {
                     format!("begin \x18\r\n[console-proxy: 2000 bytes were dropped here]\r\n{}", "x".repeat(1000));
                 assert_eq!(String::from_utf8(read(&mut client, expected.len()).await).unwrap(), expected);
                 assert_eq!(seat.entry.dropped.get(), 2000);
-                drop((client, guest));
+                drop(client);
             };
             let end = beside(&hub, &control, (sender, receiver), script).await;
             assert_eq!(end, End::ClientGone);
@@ -223,7 +229,7 @@ mod tests {
             let (hub, guest) = start(100_000);
             guest.say(&[&vec![b'.'; 20_000][..], b"\nlogin: "].concat());
             sleep(Duration::from_millis(100)).await;
-            let (sender, receiver, mut client) = websocket(100_000).await;
+            let (sender, receiver, mut client) = websocket(100_000);
             let (control, _seat) = control(Console::Serial(0));
             let script = async {
                 assert_eq!(read(&mut client, 7).await, b"login: ");
@@ -247,7 +253,7 @@ mod tests {
             });
             let (mut control, _other_seat) = control(Console::Serial(0));
             control.entry = seat.entry.clone();
-            let (sender, receiver, mut client) = websocket(1000).await;
+            let (sender, receiver, mut client) = websocket(1000);
             let script = async {
                 client.write_all(&from_client(0x82, b"rm -rf /\r")).await.unwrap();
                 client.write_all(&from_client(0x81, b"reboot\r")).await.unwrap();
@@ -266,7 +272,7 @@ mod tests {
     async fn what_a_guest_said_last_reaches_its_client_and_a_client_that_takes_nothing_is_waited_for_a_second() {
         for takes in [true, false] {
             local(async {
-                let (sender, receiver, mut client) = websocket(100).await;
+                let (sender, receiver, mut client) = websocket(100);
                 let (hub, guest) = start(100_000);
                 let (control, _seat) = control(Console::Serial(0));
                 guest.say(&vec![b'z'; 50_000]);
@@ -291,25 +297,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_is_not_lost_while_the_guest_takes_no_input_and_its_answers_stand_behind_what_it_typed() {
         local(async {
-            let (sender, receiver, mut client) = websocket(1000).await;
+            let (sender, receiver, mut client) = websocket(1000);
             let (hub, guest) = start(10_000);
             let (control, _seat) = control(Console::Serial(0));
             guest.takes(10);
             let start = Instant::now();
             let script = async {
                 // More than is kept for the guest: the rest waits, and with it all that the client says later.
-                for _ in 0..6 {
-                    client.write_all(&from_client(0x82, &[b'k'; 100])).await.unwrap();
-                }
-                sleep(10 * INTERVAL).await;
-                guest.takes(usize::MAX);
+                let typing = async {
+                    for _ in 0..500 {
+                        client.write_all(&from_client(0x82, &[b'k'; 100])).await.unwrap();
+                    }
+                };
+                let waking_up = async {
+                    sleep(10 * INTERVAL).await;
+                    guest.takes(usize::MAX);
+                };
+                tokio::join!(typing, waking_up);
                 sleep(Duration::from_millis(1)).await;
-                assert_eq!(guest.typed().len(), 600);
+                assert_eq!(guest.typed().len(), 50_000);
                 std::future::pending::<()>().await;
             };
             let end = beside(&hub, &control, (sender, receiver), script).await;
             assert_eq!(end, End::ClientLost);
-            assert_eq!(start.elapsed(), 12 * INTERVAL, "two pings were not answered since it could be heard again");
+            assert_eq!(start.elapsed(), 13 * INTERVAL, "two pings were not answered since it was heard last");
         })
         .await;
     }
@@ -317,7 +328,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_ends_when_its_time_is_over_to_the_moment() {
         local(async {
-            let (sender, receiver, mut client) = websocket(1000).await;
+            let (sender, receiver, mut client) = websocket(1000);
             let (hub, _guest) = start(10_000);
             let (mut control, _seat) = control(Console::Serial(0));
             control.deadline = Instant::now() + Duration::from_millis(61_234);

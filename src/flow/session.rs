@@ -224,7 +224,7 @@ async fn relay(
     if let Opened::Native(native, early_native) = opened {
         return forward::run(client, early, native, early_native, control, largest, settle).await;
     }
-    let (mut sender, mut receiver) = websocket::accept(client, &early, largest).await;
+    let (mut sender, mut receiver) = websocket::accept(client, &early, largest);
     let end = match opened {
         Opened::Text(port) => {
             // Whoever is on a recorded console is told before anything else.
@@ -286,7 +286,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(settle(&guest, &control, gone()).await, gone());
         assert_eq!(start.elapsed(), Duration::from_secs(1), "it stays published");
-        assert_eq!(settle(&guest, &control, End::Client).await, End::Client);
+        assert_eq!(settle(&guest, &control, End::Client(1000)).await, End::Client(1000));
         assert_eq!(start.elapsed(), Duration::from_secs(1), "nothing else is waited for");
 
         let stops = async {

@@ -46,9 +46,9 @@ pub(super) fn opening(console: Console) -> Opening {
 }
 
 /// A websocket, and its client's end; `room` is how many bytes are under way at most.
-pub(super) async fn websocket(room: usize) -> (Sender, Receiver, DuplexStream) {
+pub(super) fn websocket(room: usize) -> (Sender, Receiver, DuplexStream) {
     let (ours, theirs) = duplex(room);
-    let (sender, receiver) = websocket::accept(Client::Memory(ours), &bytes::Bytes::new(), 1 << 20).await;
+    let (sender, receiver) = websocket::accept(Client::Memory(ours), &bytes::Bytes::new(), 1 << 20);
     (sender, receiver, theirs)
 }
 

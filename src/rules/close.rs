@@ -4,8 +4,8 @@
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The client closed.
-    Client,
+    /// The client closed; the code to answer with.
+    Client(u16),
     /// The client's connection broke.
     ClientGone,
     /// The client sent what RFC 6455 forbids; the code and the reason.
@@ -29,7 +29,8 @@ impl End {
     #[must_use]
     pub fn frame(&self) -> (u16, String) {
         let (code, mut reason) = match self {
-            Self::Client | Self::ClientGone => (1000, String::new()),
+            Self::Client(code) => (*code, String::new()),
+            Self::ClientGone => (1000, String::new()),
             Self::Protocol(code, why) => (*code, (*why).to_owned()),
             Self::GuestStopped => (1001, "the guest has stopped".to_owned()),
             Self::ProxyStops => (1001, "the console proxy is stopping".to_owned()),
@@ -50,7 +51,7 @@ impl End {
     #[must_use]
     pub fn words(&self) -> String {
         match self {
-            Self::Client => "the client closed".to_owned(),
+            Self::Client(_) => "the client closed".to_owned(),
             Self::ClientGone => "the client's connection broke".to_owned(),
             other => other.frame().1,
         }

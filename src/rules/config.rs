@@ -131,7 +131,7 @@ impl Default for Serial {
             add: SerialAdd::default(),
             existing: SerialExisting::default(),
             viewers: Sharing::default(),
-            pause: Duration::from_millis(8),
+            pause: Duration::from_millis(10),
         }
     }
 }

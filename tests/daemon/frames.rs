@@ -50,13 +50,18 @@ fn frames_that_are_too_long_are_1009_also_while_they_are_being_sent() {
 }
 
 #[test]
-fn a_message_that_is_too_long_in_all_its_fragments_is_1009_where_it_is_put_together() {
+fn a_message_in_fragments_is_as_long_as_it_likes_for_it_is_never_put_together() {
     let proxy = proxy();
-    for kind in ["/vnc", "/serial/0"] {
+    for kind in KINDS {
         let mut ws = proxy.open(kind);
         ws.send_frame(0x02, &[b'a'; LARGEST]);
-        ws.send_frame(0x80, b"a");
-        assert_eq!(ws.closed().0, 1009, "{kind}");
+        assert_eq!(ws.read(LARGEST), [b'a'; LARGEST], "{kind}: and each goes on at once");
+        for _ in 0..10 {
+            ws.send_frame(0x00, &[b'b'; LARGEST]);
+            assert_eq!(ws.read(LARGEST), [b'b'; LARGEST], "{kind}");
+        }
+        ws.send_frame(0x80, b"end");
+        assert_eq!(ws.read(3), b"end", "{kind}");
     }
 }
 
@@ -83,8 +88,15 @@ fn text_that_is_not_utf_8_is_1007_where_text_is_read() {
         let mut ws = proxy.open(kind);
         ws.send_frame(0x81, "grüß".as_bytes());
         assert_eq!(ws.read(6), "grüß".as_bytes(), "{kind}: text counts as bytes");
+        // Cut within a character, by a frame and by a packet.
+        ws.send_frame(0x01, b"gr\xc3");
+        ws.send_frame(0x80, b"\xbc\xc3\x9f");
+        assert_eq!(ws.read(6), "grüß".as_bytes(), "{kind}");
         ws.send_frame(0x81, b"\xff\xfe");
         assert_eq!(ws.closed().0, 1007, "{kind}");
+        let mut ws = proxy.open_when_free(kind);
+        ws.send_frame(0x81, b"half\xc3");
+        assert_eq!(ws.closed().0, 1007, "{kind}: it ends within a character");
     }
     // What is forwarded is the backend's to judge.
     let mut ws = proxy.open("/spice");
@@ -132,6 +144,20 @@ fn a_close_is_answered_and_ends_the_session() {
         assert_eq!(ws.next(), None, "{kind}");
         let name = &kind[1..];
         until(kind, || proxy.log().contains(&format!("left {name}: the client closed")));
+    }
+}
+
+#[test]
+fn a_close_that_rfc_6455_forbids_is_answered_with_what_is_wrong() {
+    let proxy = proxy();
+    for kind in ["/vnc", "/serial/0"] {
+        for (payload, code) in
+            [(&[3][..], 1002), (&1005u16.to_be_bytes(), 1002), (&[3, 232, 0xff], 1007), (&[], 1000), (&[0x10, 1], 4097)]
+        {
+            let mut ws = proxy.open(kind);
+            ws.send_frame(0x88, payload);
+            assert_eq!(ws.closed().0, code, "{kind}, {payload:?}");
+        }
     }
 }
 
