@@ -24,7 +24,7 @@ pub async fn open(
     patience: Duration,
 ) -> Result<(OwnedFd, Lease), Refusal> {
     let (broker, descriptor) = ask(socket, guest, console, part, patience).await?;
-    send_at_once(backend, &descriptor).map_err(failed)?;
+    send_at_once(backend, &descriptor).map_err(|why| failed(&why))?;
     let lease = if matches!(backend, Backend::Pty(_)) { Lease::Broker(broker) } else { Lease::None };
     Ok((descriptor, lease))
 }
@@ -40,7 +40,7 @@ pub async fn recording(
     Ok(descriptor.into())
 }
 
-fn failed(why: io::Error) -> Refusal {
+fn failed(why: &io::Error) -> Refusal {
     Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"))
 }
 
@@ -62,8 +62,10 @@ async fn ask(
     };
     let silent = |_| Refusal::new(Kind::Silent, "the console broker did not answer in time".to_owned());
     // The broker itself waits `patience` for the backend; its answer should win.
-    let (broker, answer, descriptor) =
-        tokio::time::timeout(patience + Duration::from_secs(1), asking).await.map_err(silent)?.map_err(failed)?;
+    let (broker, answer, descriptor) = tokio::time::timeout(patience + Duration::from_secs(1), asking)
+        .await
+        .map_err(silent)?
+        .map_err(|why| failed(&why))?;
     if let Some(refusal) = answer.refusal {
         return Err(refusal);
     }

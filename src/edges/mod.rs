@@ -4,6 +4,7 @@ pub mod backends;
 pub mod broker;
 pub mod broker_server;
 pub mod claims;
+pub mod dial;
 pub mod files;
 pub mod host;
 pub mod http;
@@ -16,11 +17,8 @@ pub mod nft;
 pub mod paths;
 pub mod ports;
 pub mod publish;
-<<<<<<< HEAD
 pub mod read_ahead;
-=======
 pub mod recordings;
->>>>>>> term
 pub mod sessions;
 pub mod slots;
 pub mod ssh;

@@ -18,13 +18,9 @@ use super::backends::Stream;
 use super::read_ahead::ReadAhead;
 
 /// A connection from a browser.
-<<<<<<< HEAD
 pub type FromClient = tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>;
-=======
-pub type FromClient = tokio_rustls::server::TlsStream<TcpStream>;
 /// A connection to a guest's own port on this host.
 pub type ToProxy = tokio_rustls::client::TlsStream<TcpStream>;
->>>>>>> term
 /// A connection to QEMU's own TLS port.
 pub type ToBackend = tokio_rustls::client::TlsStream<Stream>;
 

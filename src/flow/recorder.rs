@@ -141,10 +141,9 @@ async fn record<F: AsyncFn() -> Result<File, Refusal>>(order: Order, create: F, 
             (parts, ended)
         });
         match written.await {
-            Ok((_, Ok(Ended::Over))) => return,
             Ok((rest, Ok(Ended::Large))) => parts = rest,
             Ok((_, Err(why))) => return tracing::error!("the recording of {title} ends here: {why}"),
-            Err(_) => return,
+            Ok((_, Ok(Ended::Over))) | Err(_) => return,
         }
     }
 }
@@ -295,7 +294,7 @@ mod tests {
             go.notify_one();
             until(|| recorder.waiting.load(Ordering::Acquire) == 0).await;
             recorder.output(b"after");
-            recorder.output(&[b'z'; WAITING + 1]);
+            recorder.output(&vec![b'z'; WAITING + 1]);
             drop(recorder);
             let (kept, small) = (WAITING / 10_000 * 10_000, PIECES - 1 - WAITING / 10_000);
             let notice =

@@ -228,11 +228,7 @@ async fn relay(
     let end = match opened {
         Opened::Text(port) => {
             // Whoever is on a recorded console is told before anything else.
-            let told = match port.hub().notice() {
-                Some(notice) => sender.send(notice.into()).await,
-                None => Ok(()),
-            };
-            match told {
+            match tell(&mut sender, port.hub().notice()).await {
                 Ok(()) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
                 Err(end) => end,
             }
@@ -245,6 +241,13 @@ async fn relay(
         websocket::close(sender, receiver, &end).await;
     }
     end
+}
+
+async fn tell(sender: &mut websocket::Sender, notice: Option<&str>) -> Result<(), End> {
+    let Some(notice) = notice else { return Ok(()) };
+    let mut frame = websocket::Frame::with_capacity(notice.len());
+    frame.extend(notice.as_bytes());
+    sender.send(&mut frame, notice.len()).await
 }
 
 /// A guest that stops takes its consoles away a moment before libvirt tells: waits for that moment,

@@ -181,7 +181,7 @@ fn the_space_bar_pauses_and_goes_on_where_it_was() {
     terminal.shows("begun");
     let begun = Instant::now();
     terminal.types(b" ");
-    std::thread::sleep(Duration::from_millis(2000));
+    std::thread::sleep(Duration::from_secs(2));
     assert!(!terminal.screen().contains("ended"));
     terminal.types(b" ");
     until("it goes on", || terminal.screen().contains(" and ended"));
