@@ -32,6 +32,34 @@ pub async fn open(
     backend: &Backend,
     patience: Duration,
 ) -> Result<(OwnedFd, Lease), Refusal> {
+    let (broker, descriptor) = ask(socket, guest, console, part, patience).await?;
+    send_at_once(backend, &descriptor).map_err(|why| failed(&why))?;
+    let lease = if matches!(backend, Backend::Pty(_)) { Lease::Broker(broker) } else { Lease::None };
+    Ok((descriptor, lease))
+}
+
+/// Asks the broker for a new file for a recording of a console.
+pub async fn recording(
+    socket: &Path,
+    guest: &Uuid,
+    console: Console,
+    patience: Duration,
+) -> Result<std::fs::File, Refusal> {
+    let (_, descriptor) = ask(socket, guest, console, Part::Recording, patience).await?;
+    Ok(descriptor.into())
+}
+
+fn failed(why: &io::Error) -> Refusal {
+    Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"))
+}
+
+async fn ask(
+    socket: &Path,
+    guest: &Uuid,
+    console: Console,
+    part: Part,
+    patience: Duration,
+) -> Result<(UnixStream, OwnedFd), Refusal> {
     let request = Request { version: VERSION, guest: guest.clone(), console, part };
     let asking = async {
         let mut broker = UnixStream::connect(socket).await?;
@@ -41,18 +69,17 @@ pub async fn open(
         let (answer, descriptor) = receive(&broker).await?;
         io::Result::Ok((broker, answer, descriptor))
     };
-    let failed = |why: io::Error| Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"));
     let silent = |_| Refusal::new(Kind::Silent, "the console broker did not answer in time".to_owned());
     // The broker itself waits `patience` for the backend; its answer should win.
-    let (broker, answer, descriptor) =
-        tokio::time::timeout(patience + Duration::from_secs(1), asking).await.map_err(silent)?.map_err(failed)?;
+    let (broker, answer, descriptor) = tokio::time::timeout(patience + Duration::from_secs(1), asking)
+        .await
+        .map_err(silent)?
+        .map_err(|why| failed(&why))?;
     if let Some(refusal) = answer.refusal {
         return Err(refusal);
     }
     let descriptor = descriptor.ok_or_else(|| Refusal::new(Kind::Refused, "the console broker sent no descriptor"))?;
-    send_at_once(backend, &descriptor).map_err(failed)?;
-    let lease = if matches!(backend, Backend::Pty(_)) { Lease::Broker(broker) } else { Lease::None };
-    Ok((descriptor, lease))
+    Ok((broker, descriptor))
 }
 
 async fn receive(broker: &UnixStream) -> io::Result<(Answer, Option<OwnedFd>)> {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::edges::dial::{Arriving, Heard, Outgoing};
 use crate::edges::tty::Typed;
-use crate::edges::websocket_client::{Arriving, Heard, Outgoing};
 
 /// How long what was typed before the key that leaves may take to go out.
 const LAST_KEYS: Duration = Duration::from_millis(300);

@@ -11,14 +11,15 @@ use anyhow::{Context, Result, bail};
 
 use super::hub::{Hub, Hubs, Limits, Port};
 use super::live::Live;
+use super::recorder::{Order, Recorder};
 use crate::edges::backends::{self, Lease, Stream};
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
-use crate::edges::{broker, files, issuers, line, tls};
+use crate::edges::{broker, files, issuers, line, recordings, tls};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
-use crate::rules::guest::Uuid;
+use crate::rules::guest::{Console, Uuid};
 use crate::rules::request::OriginVerdict;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
@@ -142,14 +143,33 @@ impl Guest {
     }
 
     /// Joins the viewers of a text console, or opens it for the first.
-    pub async fn join(&self, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
+    pub async fn join(self: &Rc<Self>, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
         let opening = async || {
             let (descriptor, lease) = self.connect(route, way, Part::Raw).await?;
             let line = line::Descriptor::new(descriptor).map_err(|why| refused(way, &why))?;
             let config = self.config();
-            Ok(Hub::start(line, lease, Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause }))
+            let limits = Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause };
+            Ok(Hub::start_recorded(line, lease, limits, self.recorder(route, way.console)))
         };
         self.hubs.join(way.console, opening).await
+    }
+
+    /// Begins a recording of a console where the configuration asks for one.
+    fn recorder(self: &Rc<Self>, route: &Route, console: Console) -> Option<Recorder> {
+        let config = self.config();
+        let record = &config.record;
+        let (guest, uuid, name) = (self.clone(), route.uuid.clone(), route.name.clone());
+        let create = async move || {
+            let patience = guest.config().proxy.connect_timeout;
+            match guest.opener {
+                Opener::Broker => broker::recording(&guest.paths.broker_socket(), &uuid, console, patience).await,
+                Opener::Direct => recordings::create(&guest.paths, &uuid, &name, console, now())
+                    .map_err(|why| Refusal::new(Kind::Refused, format!("cannot make a file: {why}"))),
+            }
+        };
+        let title = format!("{} {console}", route.name);
+        let order = Order { title, input: record.input, file_bytes: record.file_bytes };
+        record.wants(&route.name, console).then(|| Recorder::start(order, create))
     }
 
     async fn connect(&self, route: &Route, way: &Way, part: Part) -> Result<(OwnedFd, Lease), Refusal> {
@@ -172,6 +192,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
     let backend = match part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Recording => None,
     };
     backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::recorder::Recorder;
 use crate::edges::backends::Lease;
 use crate::edges::line::Line;
 use crate::rules::close::End;
@@ -52,12 +53,19 @@ struct Shared {
     typed: Notify,
     started: Instant,
     over: RefCell<Option<End>>,
+    recorder: Option<Recorder>,
 }
 
 impl Hub {
     /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped.
     #[must_use]
     pub fn start(line: impl Line + 'static, lease: Lease, limits: Limits) -> Self {
+        Self::start_recorded(line, lease, limits, None)
+    }
+
+    /// The same; the recorder gets what is read, and what is typed.
+    #[must_use]
+    pub fn start_recorded(line: impl Line + 'static, lease: Lease, limits: Limits, recorder: Option<Recorder>) -> Self {
         let shared = Rc::new(Shared {
             ring: RefCell::new(Ring::new(limits.buffer, 0)),
             grown: Notify::new(),
@@ -65,10 +73,17 @@ impl Hub {
             typed: Notify::new(),
             started: Instant::now(),
             over: RefCell::new(None),
+            recorder,
         });
         let (input, typed) = mpsc::channel(INPUT);
         let task = tokio::task::spawn_local(serve(shared.clone(), line, lease, typed)).abort_handle();
         Self { shared, input, task }
+    }
+
+    /// What a viewer is told before anything else: that the port is recorded.
+    #[must_use]
+    pub fn notice(&self) -> Option<&'static str> {
+        self.shared.recorder.as_ref().map(Recorder::notice)
     }
 
     /// What was read of the port lately.
@@ -138,6 +153,9 @@ impl Shared {
                 Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
                 Ok(n) => {
                     self.ring.borrow_mut().push(&bytes[..n]);
+                    if let Some(recorder) = &self.recorder {
+                        recorder.output(&bytes[..n]);
+                    }
                     self.gather.borrow_mut().read(self.started.elapsed(), n);
                     self.grown.notify_waiters();
                 }
@@ -152,6 +170,9 @@ impl Shared {
             // A guest that takes no more may have said something before: that is still to be read, and its end.
             if line.write_all(&bytes).await.is_err() {
                 break;
+            }
+            if let Some(recorder) = &self.recorder {
+                recorder.input(&bytes);
             }
             self.gather.borrow_mut().typed(self.started.elapsed());
             self.typed.notify_one();

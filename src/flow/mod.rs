@@ -9,6 +9,7 @@ pub mod guest;
 pub mod hub;
 mod identity;
 pub mod live;
+pub mod recorder;
 mod refused;
 pub mod serial;
 pub mod server;

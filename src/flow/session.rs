@@ -146,7 +146,7 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     Ok((way.clone(), person))
 }
 
-async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
+async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
     if way.console.is_text() {
         return Ok(Opened::Text(guest.join(route, way).await?));
     }
@@ -226,7 +226,13 @@ async fn relay(
     }
     let (mut sender, mut receiver) = websocket::accept(client, &early, largest);
     let end = match opened {
-        Opened::Text(port) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+        Opened::Text(port) => {
+            // Whoever is on a recorded console is told before anything else.
+            match tell(&mut sender, port.hub().notice()).await {
+                Ok(()) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+                Err(end) => end,
+            }
+        }
         Opened::Raw(stream) => display::run(&mut sender, &mut receiver, stream, control).await,
         Opened::Native(..) => unreachable!("it was forwarded"),
     };
@@ -235,6 +241,13 @@ async fn relay(
         websocket::close(sender, receiver, &end).await;
     }
     end
+}
+
+async fn tell(sender: &mut websocket::Sender, notice: Option<&str>) -> Result<(), End> {
+    let Some(notice) = notice else { return Ok(()) };
+    let mut frame = websocket::Frame::with_capacity(notice.len());
+    frame.extend(notice.as_bytes());
+    sender.send(&mut frame, notice.len()).await
 }
 
 /// A guest that stops takes its consoles away a moment before libvirt tells: waits for that moment,

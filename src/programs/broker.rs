@@ -2,12 +2,13 @@
 //! Root, socket-activated, a thread per caller, gone when nobody called for a while.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
@@ -16,10 +17,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::edges::broker_server::{self as server, Caller, Known};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, nft, publish, terminal};
+use crate::edges::{claims, files, journal, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::guest::printable;
-use crate::rules::route::Backend;
+use crate::rules::guest::{Console, printable};
+use crate::rules::route::{Backend, Route};
 
 /// The broker ends when no proxy lives, and nobody was connected, for this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -143,6 +144,13 @@ struct Granted {
     guarded: Option<u16>,
 }
 
+impl Granted {
+    /// A descriptor that needs nothing more.
+    fn of(descriptor: OwnedFd) -> Self {
+        Self { descriptor, lock: None, guarded: None }
+    }
+}
+
 /// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
 fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
@@ -154,6 +162,7 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Recording => return recording(paths, caller, &route, request.console).map(|file| Granted::of(file.into())),
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
     match claims::owner(paths, &backend.place()) {
@@ -176,6 +185,22 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
     };
     let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
     Ok(Granted { descriptor, lock, guarded })
+}
+
+/// Makes a file for a recording where the configuration asks for one: nothing of it is the caller's to say. What is kept
+/// of that guest's no longer goes first.
+fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) -> Result<File, Refusal> {
+    let refused = |words: String| Refusal::new(Kind::Refused, words);
+    let config = files::config(paths).map_err(|why| refused(format!("{why:#}")))?;
+    if !config.record.wants(&route.name, console) {
+        return Err(Refusal::new(Kind::Denied, format!("the configuration asks for no recording of {console}")));
+    }
+    match recordings::prune_guest(paths, &caller.guest, &config.record, SystemTime::now()) {
+        Ok(removed) => removed.iter().for_each(|path| tracing::info!("{} was kept no longer", path.display())),
+        Err(why) => tracing::error!("old recordings of {} cannot be removed: {why}", caller.guest),
+    }
+    recordings::create(paths, &caller.guest, &route.name, console, publish::now())
+        .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.

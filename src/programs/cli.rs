@@ -53,8 +53,12 @@ enum Verb {
     Wire(wire::WireArguments),
     /// Take exactly that back.
     Unwire(wire::UnwireArguments),
-    /// Free what is kept for guests that are neither defined nor running.
-    Prune,
+    /// Free what is kept for guests that are neither defined nor running; remove recordings that are kept no longer.
+    Prune {
+        /// Recordings alone (by console-proxy-prune.service, each day).
+        #[arg(long)]
+        recordings: bool,
+    },
     /// Check the configuration with the daemon's own code.
     CheckConfig,
     /// Make sockets, drop-ins and the guard equal to the routes (by console-proxy-sync.service).
@@ -111,7 +115,7 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
         Verb::Ticket(arguments) => ticket::ticket(paths, &arguments, out)?,
         Verb::Wire(arguments) => return wire::wire(paths, &arguments, out),
         Verb::Unwire(arguments) => return wire::unwire(paths, &arguments, out),
-        Verb::Prune => prune::run(paths, out)?,
+        Verb::Prune { recordings } => prune::run(paths, recordings, out)?,
         Verb::CheckConfig => {
             files::config(paths)?;
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;

@@ -21,6 +21,8 @@ pub enum Part {
     Raw,
     /// QEMU's or spice-server's own websocket.
     Websocket,
+    /// A new file for a recording of the console, for appending alone.
+    Recording,
 }
 
 /// What a proxy asks for.

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use console_proxy::edges::{broker_server, files, keys};
+use console_proxy::edges::paths::Paths;
+use console_proxy::edges::{broker_server, files, keys, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -504,17 +505,23 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     let path = host.path("run/console-proxy/broker/socket");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(path).unwrap();
-    let route = host.route_file();
+    let (route, paths) = (host.route_file(), Paths::new(host.root.path()));
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
             let mut stream = listener.accept().unwrap().0;
-            let route = route.clone();
+            let (route, paths) = (route.clone(), paths.clone());
             std::thread::spawn(move || {
                 let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
                 let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
+                if request.part == Part::Recording {
+                    let file = recordings::create(&paths, &route.uuid, &route.name, request.console, now());
+                    let file = file.map_err(|why| Refusal::new(Kind::Refused, why.to_string()));
+                    let _ = broker_server::answer(&mut stream, file.as_ref().map(AsFd::as_fd).map_err(Clone::clone));
+                    return;
+                }
                 let opened = connect(&route, request.part, &request.guest, |way| way.console == request.console);
                 let descriptor = opened.as_ref().map(AsFd::as_fd).map_err(Clone::clone);
                 let _ = broker_server::answer(&mut stream, descriptor);

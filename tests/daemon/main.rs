@@ -19,6 +19,7 @@ mod frames;
 mod limits;
 mod native;
 mod process;
+mod recording;
 mod replay;
 mod requests;
 mod serial;

@@ -12,6 +12,7 @@ mod hostile;
 mod keys;
 mod package;
 mod reboot;
+mod recording;
 mod storms;
 mod terminal;
 mod units;
