@@ -172,6 +172,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
     let backend = match part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Log => None,
     };
     backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }

@@ -16,11 +16,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::edges::broker_server::{self as server, Caller};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, nft, publish, terminal};
+use crate::edges::{claims, files, journal, logs, nft, publish, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
 use crate::rules::config::Config;
 use crate::rules::guest::printable;
-use crate::rules::route::Backend;
+use crate::rules::route::{Backend, Route, log_place};
 
 /// The broker ends when nobody was connected for this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -98,8 +98,8 @@ fn serve(paths: &Paths, mut stream: UnixStream) {
     let granted = identify(&mut stream)
         .and_then(|(caller, request)| grant(paths, &caller, &request).map(|granted| (caller, granted)));
     match granted {
-        Ok((caller, (descriptor, lock))) => {
-            if server::answer(&mut stream, Ok(descriptor.as_fd())).is_err() {
+        Ok((caller, Granted::Backend(descriptor, lock))) => {
+            if server::grant(&mut stream, Vec::new(), &[descriptor.as_fd()]).is_err() {
                 return;
             }
             drop(descriptor);
@@ -107,13 +107,18 @@ fn serve(paths: &Paths, mut stream: UnixStream) {
                 server::wait_for_close(&stream, &caller);
             }
         }
+        Ok((_, Granted::Log(files))) => {
+            let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+            let numbers = files.iter().map(|(number, _)| *number).collect();
+            let _ = server::grant(&mut stream, numbers, &descriptors);
+        }
         Err(refusal) => {
             if refusal.kind == Kind::Denied {
                 tracing::warn!("refused a caller: {refusal}");
             } else {
                 tracing::info!("{refusal}");
             }
-            let _ = server::answer(&mut stream, Err(refusal));
+            let _ = server::refuse(&mut stream, refusal);
         }
     }
 }
@@ -128,8 +133,16 @@ fn identify(stream: &mut UnixStream) -> Result<(Caller, Request), Refusal> {
     Ok((caller, request))
 }
 
+/// What a proxy gets.
+enum Granted {
+    /// A backend; of a terminal, with its lock.
+    Backend(OwnedFd, Option<terminal::Lock>),
+    /// The files of a log.
+    Log(Vec<logs::Numbered>),
+}
+
 /// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
-fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
+fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
@@ -139,18 +152,14 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Log => {
+            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{} has no log", request.console)))?;
+            check_owner(paths, caller, &route, &log_place(log), log)?;
+            return logs::open(paths, log).map(Granted::Log);
+        }
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
-    match claims::owner(paths, &backend.place()) {
-        Some(owner) if owner == caller.guest => {}
-        Some(owner) => return Err(unknown(format!("{backend} belongs to guest {owner} by now"))),
-        None => {
-            return Err(unknown(format!(
-                "nobody knows whose {backend} is: `console-proxy publish {}`",
-                printable(&route.name)
-            )));
-        }
-    }
+    check_owner(paths, caller, &route, &backend.place(), &backend.to_string())?;
     if !caller.is_alive() {
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
@@ -158,7 +167,18 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
     if let Backend::Tcp(_, port) = backend {
         heed_guard(paths, &config, *port);
     }
-    open(paths, backend, caller.pid, config.proxy.connect_timeout)
+    let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
+    Ok(Granted::Backend(descriptor, lock))
+}
+
+/// Whether a place is the caller's guest's.
+fn check_owner(paths: &Paths, caller: &Caller, route: &Route, place: &str, words: &str) -> Result<(), Refusal> {
+    let unknown = |words: String| Err(Refusal::new(Kind::Unknown, words));
+    match claims::owner(paths, place) {
+        Some(owner) if owner == caller.guest => Ok(()),
+        Some(owner) => unknown(format!("{words} belongs to guest {owner} by now")),
+        None => unknown(format!("nobody knows whose {words} is: `console-proxy publish {}`", printable(&route.name))),
+    }
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use console_proxy::edges::{broker_server, files, keys};
+use console_proxy::edges::paths::Paths;
+use console_proxy::edges::{broker_server, files, keys, logs};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -496,20 +497,33 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     let path = host.path("run/console-proxy/broker/socket");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(path).unwrap();
-    let route = host.route_file();
+    let (route, root) = (host.route_file(), host.path(""));
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
             let mut stream = listener.accept().unwrap().0;
-            let route = route.clone();
+            let (route, root) = (route.clone(), root.clone());
             std::thread::spawn(move || {
                 let request = broker_server::read_request(&mut stream, PATIENCE).unwrap();
                 let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
-                let opened = connect(&route, request.part, &request.guest, |way| way.console == request.console);
-                let descriptor = opened.as_ref().map(AsFd::as_fd).map_err(Clone::clone);
-                let _ = broker_server::answer(&mut stream, descriptor);
+                let opened = if request.part == Part::Log {
+                    let log = route.way(request.console).unwrap().log.as_ref().unwrap();
+                    logs::open(&Paths::new(&root), log)
+                } else {
+                    connect(&route, request.part, &request.guest, |way| way.console == request.console)
+                        .map(|descriptor| vec![(0, descriptor)])
+                };
+                let _ = match opened {
+                    Err(refusal) => broker_server::refuse(&mut stream, refusal),
+                    Ok(files) => {
+                        let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+                        let log = request.part == Part::Log;
+                        let numbers = files.iter().filter(|_| log).map(|(number, _)| *number).collect();
+                        broker_server::grant(&mut stream, numbers, &descriptors)
+                    }
+                };
             });
         }
     });
