@@ -48,6 +48,7 @@ pub async fn open_log(
     Ok(answer.files.into_iter().zip(descriptors).collect())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(why: io::Error) -> Refusal {
     Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"))
 }

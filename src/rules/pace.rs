@@ -73,7 +73,7 @@ impl Pace {
                 return Next::GiveUp;
             }
             // Often at first, as a renaming takes no time, and then ever less.
-            let due = self.refreshed.map_or(stuck + RENAMED, |last| last + (last - stuck).max(RENAMED));
+            let due = self.refreshed.map_or(stuck + RENAMED, |last| last + last.saturating_sub(stuck).max(RENAMED));
             if now >= due {
                 self.refreshed = Some(now);
                 return Next::Refresh;
