@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::past::Past;
 use crate::edges::backends::Lease;
 use crate::edges::line::Line;
 use crate::rules::close::End;
@@ -36,9 +37,22 @@ pub struct Limits {
     pub pause: Duration,
 }
 
+/// What is known of a port's past.
+#[derive(Clone, Debug, Default)]
+pub enum Before {
+    /// Nothing is kept.
+    #[default]
+    Nothing,
+    /// Something may be, but cannot be had; the reason.
+    Unknown(String),
+    /// Its log, which is also where the line that the hub reads is read from.
+    Kept(Rc<Past>),
+}
+
 /// A serial port that is open. Dropped with its last viewer, it closes the port.
 #[derive(Debug)]
 pub struct Hub {
+    before: Before,
     shared: Rc<Shared>,
     input: mpsc::Sender<Bytes>,
     task: AbortHandle,
@@ -57,9 +71,10 @@ struct Shared {
 impl Hub {
     /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped.
     #[must_use]
-    pub fn start(line: impl Line + 'static, lease: Lease, limits: Limits) -> Self {
+    pub fn start(line: impl Line + 'static, lease: Lease, limits: Limits, before: Before) -> Self {
+        let start = if let Before::Kept(past) = &before { past.read() } else { 0 };
         let shared = Rc::new(Shared {
-            ring: RefCell::new(Ring::new(limits.buffer, 0)),
+            ring: RefCell::new(Ring::new(limits.buffer, start)),
             grown: Notify::new(),
             gather: RefCell::new(Gather::new(limits.pause, line.room())),
             typed: Notify::new(),
@@ -68,7 +83,13 @@ impl Hub {
         });
         let (input, typed) = mpsc::channel(INPUT);
         let task = tokio::task::spawn_local(serve(shared.clone(), line, lease, typed)).abort_handle();
-        Self { shared, input, task }
+        Self { before, shared, input, task }
+    }
+
+    /// What is known of the port's past.
+    #[must_use]
+    pub fn before(&self) -> &Before {
+        &self.before
     }
 
     /// What was read of the port lately.
@@ -213,7 +234,7 @@ mod tests {
 
     fn start() -> (Hub, Guest) {
         let (line, guest) = MemoryLine::new();
-        (Hub::start(line, Lease::None, LIMITS), guest)
+        (Hub::start(line, Lease::None, LIMITS, Before::Nothing), guest)
     }
 
     /// The output so far, and when each part of it was read.

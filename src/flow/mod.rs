@@ -8,6 +8,8 @@ pub mod guest;
 pub mod hub;
 mod identity;
 pub mod live;
+pub mod logged;
+pub mod past;
 mod refused;
 pub mod serial;
 pub mod server;

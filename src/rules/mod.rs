@@ -21,5 +21,6 @@ pub mod ring;
 pub mod route;
 pub mod session;
 pub mod ticket;
+pub mod told;
 pub mod wiring;
 pub mod xml;
