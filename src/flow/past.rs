@@ -134,7 +134,7 @@ impl Past {
     pub fn marks(&self, offset: u64) -> (Option<Mark>, u64) {
         let log = self.log.borrow();
         let broken = |stream: &Stream| {
-            let at = stream.part_at(offset).filter(|part| part.start == offset).and_then(|part| part.broken);
+            let at = stream.parts().iter().filter(|part| part.start == offset).find_map(|part| part.broken);
             let next = stream.parts().iter().find(|part| part.start > offset && part.broken.is_some());
             (at.map(Mark::Broken), next.map_or(u64::MAX, |part| part.start))
         };
