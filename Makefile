@@ -7,12 +7,20 @@ RELEASE = $(CARGO_TARGET_DIR)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 DEB = $(CARGO_TARGET_DIR)/debian/console-proxy_$(VERSION)-1_$(shell dpkg --print-architecture 2>/dev/null).deb
 RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy-$(VERSION)-1.$(shell uname -m).rpm
-# All but those that need packages or a scratch host. The feature is on for them too: one build serves all.
-UNIT_TESTS = $(filter-out e2e packages,$(basename $(notdir $(wildcard tests/*.rs)) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
+# All but those that need release programs, packages or a scratch host. The feature is on for them too: one build serves all.
+UNIT_TESTS = $(filter-out e2e packages instructions,$(basename $(notdir $(wildcard tests/*.rs)) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
+TOOLS ?=
 # Which end-to-end tests: make e2e TESTS='hook units'
 TESTS ?=
 
-.PHONY: help demo test e2e unit deb rpm binaries install needs clean
+# Write counts instead of checking them: make callgrind RECORD=1
+RECORD ?=
+# What make bench measures: make bench CASES='serial-1 echo' TOOLS='console-proxy websockify' ROUNDS=3
+CASES ?=
+ROUNDS ?= 5
+BENCH_OPTIONS ?=
+
+.PHONY: help demo test e2e unit callgrind bench deb rpm binaries install needs clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -22,17 +30,32 @@ demo: needs deb
 	@tests/host/demo.sh $(DEB)
 
 ## make test               all tests, end-to-end ones included
-test: needs deb rpm unit e2e
+test: needs deb rpm unit callgrind e2e
 
 unit:
 	@echo "test: unit and integration tests"
 	@$(CARGO) test --quiet --features e2e --lib $(UNIT_TESTS:%=--test %)
+
+## make callgrind          instructions of the way of the bytes against tests/instructions.txt; RECORD=1 writes it
+callgrind: needs binaries
+	@echo "test: instructions of the way of the bytes"
+	@$(CARGO) build --quiet --release --features e2e --bin relay
+	@RECORD="$(RECORD)" $(CARGO) test --quiet --features e2e --test instructions
 
 ## make e2e [TESTS=NAME]   the end-to-end tests alone, in a scratch host
 e2e: needs deb rpm
 	@echo "test: the packages"
 	@$(CARGO) test --quiet --features e2e --test packages
 	@tests/host/e2e.sh $(DEB) $(TESTS)
+
+## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
+##      [CASES=...] [TOOLS=...] [ROUNDS=5]   a part of it; docs/benchmarks.md has the names
+bench:
+	@tests/host/install-needs.sh bench
+	@echo "bench: building the release programs and what measures them (some minutes at first)"
+	@$(CARGO) build --quiet --release --bins
+	@$(CARGO) bench --quiet --profile harness --bench bench -- --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
+		--cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
 ## make deb                the Debian package, in target/debian
 deb: binaries

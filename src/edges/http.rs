@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -19,10 +19,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::backends::Stream;
-use super::tls::{FromClient, ToBackend};
+use super::tls::{FromClient, ToBackend, ToProxy};
 
 /// The most bytes that a request's head may have; hyper answers 431 beyond.
 const LARGEST_HEAD: usize = 32 << 10;
+/// The most bytes of a refusal's words that are read.
+const LARGEST_REFUSAL: usize = 4 << 10;
 
 /// A connection from a browser, whatever it runs over.
 #[derive(Debug)]
@@ -244,32 +246,78 @@ fn response(reply: Reply) -> hyper::Response<Full<Bytes>> {
 /// Asks QEMU or spice-server for a websocket. Nothing of the client's request goes along; the
 /// request is small enough for spice-server, which reads it in one go (FACTS: at most 4,095 bytes).
 pub async fn upgrade_backend(native: Native, host: &str) -> io::Result<(Native, Bytes)> {
+    match upgrade(native, host, "/", &[("Sec-WebSocket-Protocol", "binary")]).await {
+        Ok(upgraded) => Ok(upgraded),
+        Err(NoWebsocket::Failed(why)) => Err(why),
+        Err(NoWebsocket::Refused { status, .. }) => {
+            Err(io::Error::other(format!("the backend answered {status} instead of a websocket")))
+        }
+    }
+}
+
+/// Asks a guest's own port for one of its consoles.
+pub async fn upgrade_console(
+    proxy: ToProxy,
+    port: u16,
+    path: &str,
+    token: &str,
+) -> Result<(ToProxy, Bytes), NoWebsocket> {
+    upgrade(proxy, &format!("localhost:{port}"), path, &[("Authorization", &format!("Bearer {token}"))]).await
+}
+
+/// Why there is no websocket.
+#[derive(Debug)]
+pub enum NoWebsocket {
+    /// Another answer than 101.
+    Refused {
+        /// The status, as `409 Conflict`.
+        status: String,
+        /// The body, where it is short text.
+        words: String,
+    },
+    /// No answer, or one that is wrong.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NoWebsocket {
+    fn from(why: io::Error) -> Self {
+        Self::Failed(why)
+    }
+}
+
+async fn upgrade<S>(stream: S, host: &str, path: &str, more: &[(&str, &str)]) -> Result<(S, Bytes), NoWebsocket>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
     let key = generate_key();
-    let request = hyper::Request::builder()
-        .uri("/")
+    let mut request = hyper::Request::builder()
+        .uri(path)
         .header("Host", host)
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", &key)
-        .header("Sec-WebSocket-Protocol", "binary")
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
+        .header("Sec-WebSocket-Key", &key);
+    for (name, value) in more {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(native)).await.map_err(io::Error::other)?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let connection = tokio::task::spawn_local(connection.with_upgrades());
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     if response.status() != hyper::StatusCode::SWITCHING_PROTOCOLS {
-        return Err(io::Error::other(format!("the backend answered {} instead of a websocket", response.status())));
+        let status = response.status().to_string();
+        let body = Limited::new(response.into_body(), LARGEST_REFUSAL).collect().await;
+        let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+        return Err(NoWebsocket::Refused { status, words });
     }
     let accept = response.headers().get("sec-websocket-accept").and_then(|value| value.to_str().ok());
     if accept != Some(derive_accept_key(key.as_bytes()).as_str()) {
-        return Err(io::Error::other("the backend's websocket answer has a wrong key"));
+        return Err(io::Error::other("the backend's websocket answer has a wrong key").into());
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;
-    let parts =
-        upgraded.downcast::<TokioIo<Native>>().map_err(|_| io::Error::other("the connection is of another kind"))?;
+    let parts = upgraded.downcast::<TokioIo<S>>().map_err(|_| io::Error::other("the connection is of another kind"))?;
     drop(connection);
     Ok((parts.io.into_inner(), parts.read_buf))
 }

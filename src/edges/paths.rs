@@ -56,6 +56,18 @@ impl Paths {
         self.at("etc/console-proxy/signing/host.pem")
     }
 
+    /// The keys with which people come in by ssh, each with its owner's name behind it.
+    #[must_use]
+    pub fn ssh_keys(&self) -> PathBuf {
+        self.at("etc/console-proxy/ssh/authorized_keys")
+    }
+
+    /// Where the program that sshd runs asks for a ticket.
+    #[must_use]
+    pub fn ssh_socket(&self) -> PathBuf {
+        self.run().join("ssh/socket")
+    }
+
     /// What survives a reboot: slots, and which certificate we made.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -72,6 +84,12 @@ impl Paths {
     #[must_use]
     pub fn unwired(&self) -> PathBuf {
         self.state().join("unwired")
+    }
+
+    /// Recordings of text consoles, a folder for each guest.
+    #[must_use]
+    pub fn recordings(&self) -> PathBuf {
+        self.state().join("recordings")
     }
 
     /// The runtime folder.
@@ -174,6 +192,12 @@ impl Paths {
     #[must_use]
     pub fn terminal_locks(&self) -> PathBuf {
         self.at("var/lock")
+    }
+
+    /// Whether this is the host that runs, and not the tree of another: then libvirt and systemd can be asked.
+    #[must_use]
+    pub fn is_this_host(&self) -> bool {
+        self.root == Path::new("/")
     }
 
     /// The root that all this lies below.

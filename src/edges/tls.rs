@@ -15,9 +15,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
 
 use super::backends::Stream;
+use super::read_ahead::ReadAhead;
 
 /// A connection from a browser.
-pub type FromClient = tokio_rustls::server::TlsStream<TcpStream>;
+pub type FromClient = tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>;
+/// A connection to a guest's own port on this host.
+pub type ToProxy = tokio_rustls::client::TlsStream<TcpStream>;
 /// A connection to QEMU's own TLS port.
 pub type ToBackend = tokio_rustls::client::TlsStream<Stream>;
 
@@ -63,7 +66,7 @@ impl Server {
 
     /// Does the handshake of one connection.
     pub async fn accept(config: Arc<ServerConfig>, tcp: TcpStream) -> io::Result<FromClient> {
-        TlsAcceptor::from(config).accept(tcp).await
+        TlsAcceptor::from(config).accept(ReadAhead::new(tcp)).await
     }
 
     /// What new connections use.
@@ -144,6 +147,68 @@ pub async fn connect(backend: Stream, ca: &str, host: &str) -> io::Result<ToBack
     config.enable_sni = false;
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     TlsConnector::from(Arc::new(config)).connect(name, backend).await
+}
+
+/// Speaks TLS to a guest's own port, which must show the first certificate of `pem` and no other; what its name
+/// and its dates say does not matter then.
+pub async fn connect_pinned(tcp: TcpStream, pem: &str) -> io::Result<ToProxy> {
+    let certificate = chain(pem.as_bytes()).map_err(io::Error::other)?.swap_remove(0);
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { certificate, provider }))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+}
+
+/// One certificate and no other.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl rustls::client::danger::ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        if *certificate == self.certificate {
+            return Ok(rustls::client::danger::ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General("it shows another certificate than this host's".to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// rustls' own verifier, tried with each name that this host goes by.

@@ -3,12 +3,15 @@
 //! stream of bytes, so nothing is put together and nothing is copied.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 use super::http::{Client, linger};
 use crate::rules::close::End;
@@ -38,6 +41,8 @@ pub struct Receiver {
     control: Vec<u8>,
     text: Utf8,
     pong: Pong,
+    /// What came behind the data that was handed on last.
+    next: Option<Result<Found, End>>,
 }
 
 /// The answer to the last ping, until it has gone out; of several pings the last one counts (RFC 6455, 5.5.3).
@@ -54,6 +59,7 @@ pub enum Incoming<'a> {
     Asks,
 }
 
+#[derive(Debug)]
 enum Found {
     Data(Range<usize>),
     Alive,
@@ -117,6 +123,7 @@ pub fn accept(client: Client, early: &Bytes, largest: usize) -> (Sender, Receive
         control: Vec::new(),
         text: Utf8::default(),
         pong: pong.clone(),
+        next: None,
     };
     (Sender { client: to_client, pong }, receiver)
 }
@@ -178,33 +185,79 @@ pub async fn close(mut sender: Sender, mut receiver: Receiver, end: &End) {
 }
 
 impl Receiver {
-    /// What comes next, or how the connection ended.
+    /// What comes next, or how the connection ended. Data is all that has come, up to the next control
+    /// frame, from however many frames.
     pub async fn next(&mut self) -> Result<Incoming<'_>, End> {
-        loop {
+        let found = match self.next.take() {
+            Some(found) => found?,
+            None => self.find().await?,
+        };
+        Ok(match found {
+            Found::Data(range) => Incoming::Data(&self.buffer[range]),
+            Found::Alive => Incoming::Alive,
+            Found::Asks => Incoming::Asks,
+        })
+    }
+
+    async fn find(&mut self) -> Result<Found, End> {
+        let mut data = 0..0;
+        while data.is_empty() {
             if self.unread.is_empty() {
                 self.read().await?;
             }
-            match self.advance()? {
-                Some(Found::Data(range)) => return Ok(Incoming::Data(&self.buffer[range])),
-                Some(Found::Alive) => return Ok(Incoming::Alive),
-                Some(Found::Asks) => return Ok(Incoming::Asks),
-                None => {}
+            while !self.unread.is_empty() {
+                match self.advance() {
+                    Ok(None) => {}
+                    Ok(Some(Found::Data(piece))) if data.is_empty() => data = piece,
+                    Ok(Some(Found::Data(piece))) => {
+                        let end = data.end + piece.len();
+                        self.buffer.copy_within(piece, data.end);
+                        data.end = end;
+                    }
+                    other if data.is_empty() => return other.transpose().unwrap_or(Ok(Found::Alive)),
+                    other => {
+                        self.next = other.transpose();
+                        return Ok(Found::Data(data));
+                    }
+                }
             }
         }
+        // A client that sends so much will send more.
+        if self.unread.end == self.buffer.len() && self.buffer.len() < READ[1] {
+            self.buffer.resize(READ[1], 0);
+        }
+        Ok(Found::Data(data))
     }
 
+    /// Reads what is there: with TLS that comes a record at a time.
     async fn read(&mut self) -> Result<(), End> {
-        let n = self.client.read(&mut self.buffer).await.map_err(|_| End::ClientGone)?;
-        if n == 0 {
-            return Err(End::ClientGone);
+        let (client, buffer) = (&mut self.client, &mut self.buffer);
+        let n = poll_fn(|cx| {
+            let mut read = ReadBuf::new(buffer);
+            let mut before = 0;
+            loop {
+                let result = Pin::new(&mut *client).poll_read(cx, &mut read);
+                let n = read.filled().len();
+                match result {
+                    Poll::Ready(Ok(())) if n > before && read.remaining() > 0 => before = n,
+                    // An end, or an error, comes again.
+                    _ if n > 0 => return Poll::Ready(Ok(n)),
+                    Poll::Ready(result) => return Poll::Ready(result.map(|()| 0)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        match n.await {
+            Ok(0) | Err(_) => Err(End::ClientGone),
+            Ok(n) => {
+                self.unread = 0..n;
+                Ok(())
+            }
         }
-        self.unread = 0..n;
-        Ok(())
     }
 
     /// Goes on to the end of the next piece of a frame.
     fn advance(&mut self) -> Result<Option<Found>, End> {
-        let is_full = self.unread.end == self.buffer.len();
         let (taken, piece) = self.frames.next(&self.buffer[self.unread.clone()])?;
         let begins = self.unread.start + taken;
         let ends = begins + piece.map_or(0, |piece| piece.len);
@@ -215,19 +268,14 @@ impl Receiver {
             }
             self.frames.unmask(&piece, &mut self.buffer[begins..ends]);
         }
-        let found = match piece {
+        match piece {
             Some(piece) if piece.kind == Kind::Data => {
                 self.check_text(&piece, begins..ends)?;
-                (begins < ends).then_some(Found::Data(begins..ends))
+                Ok((begins < ends).then_some(Found::Data(begins..ends)))
             }
-            Some(piece) => self.control(&piece, begins..ends)?,
-            None => None,
-        };
-        // A client that sends so much will send more.
-        if is_full && self.unread.is_empty() && self.buffer.len() < READ[1] {
-            self.buffer.resize(READ[1], 0);
+            Some(piece) => self.control(&piece, begins..ends),
+            None => Ok(None),
         }
-        Ok(found)
     }
 
     fn check_text(&mut self, piece: &Piece, range: Range<usize>) -> Result<(), End> {

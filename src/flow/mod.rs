@@ -1,5 +1,6 @@
 //! Connections and sessions: what happens between an accepted socket and a guest's console.
 
+pub mod attach;
 pub mod control;
 pub mod display;
 pub mod entry;

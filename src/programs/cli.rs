@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{doctor, keys, prune, publish, show, sync, ticket, wire};
+use super::{console, doctor, keys, prune, publish, replay, show, ssh, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -40,6 +40,10 @@ enum Verb {
     Open(ticket::Arguments),
     /// Print a ticket alone.
     Ticket(ticket::Arguments),
+    /// Open a text console in this terminal, or pipe input into it.
+    Console(console::Arguments),
+    /// Play a recording in this terminal.
+    Replay(replay::Arguments),
     /// Look at everything that has to be right, and say what is not and what to do.
     Doctor,
     /// Publish running guests from what libvirt says: after a change of the configuration, or for guests
@@ -63,6 +67,10 @@ enum Verb {
     },
     /// Make keys and certificate where they are missing (by console-proxy-keys.service).
     Keys,
+    /// Open the text console that was asked for by ssh (by sshd, for user console).
+    Ssh,
+    /// Make a ticket for it (by console-proxy-ssh@.service).
+    SshTicket,
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -108,11 +116,15 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
             files::config(paths)?;
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;
         }
+        Verb::Console(arguments) => return console::run(paths, &arguments),
+        Verb::Replay(arguments) => return replay::run(&arguments),
         Verb::Doctor => return doctor::run(paths, out),
         Verb::Publish(arguments) => return publish::run(paths, &arguments, out),
         Verb::Sync => sync::run(paths)?,
         Verb::Guard { remove_unless_needed: false } => sync::load_guard(paths)?,
         Verb::Guard { remove_unless_needed: true } => sync::remove_guard_unless_needed(paths, out)?,
+        Verb::Ssh => return ssh::run(paths),
+        Verb::SshTicket => ssh::ticket(paths)?,
         Verb::Keys => keys::run(paths)?,
         Verb::Completions { shell } => clap_complete::generate(shell, &mut Arguments::command(), "console-proxy", out),
     }

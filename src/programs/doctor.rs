@@ -10,12 +10,13 @@ use anyhow::Result;
 use super::{sync, ticket};
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
-use crate::edges::{claims, files, issuers, keys, nft, ports, tls, units};
+use crate::edges::{claims, files, issuers, keys, nft, ports, ssh, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
 use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
+use crate::rules::ssh as rules;
 
 /// The units that should be active on a host.
 const UNITS: [&str; 6] = [
@@ -26,6 +27,8 @@ const UNITS: [&str; 6] = [
     "console-proxy-guard.service",
     "console-proxy-keys.timer",
 ];
+/// What sshd is to be told, as it is installed.
+const SSHD_SNIPPET: &str = "/usr/share/console-proxy/sshd.conf";
 /// libvirt's folder of hooks, and the file in it.
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/console-proxy";
 const HOOK_BINARY: &str = "/usr/sbin/console-proxy-hook";
@@ -52,6 +55,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     guard(paths, &config, &mut findings);
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
+    by_ssh(paths, &mut findings);
     let routes = sync::routes(paths);
     match Libvirt::open_read_only().and_then(|libvirt| libvirt.guests()) {
         Ok(guests) => {
@@ -213,6 +217,54 @@ fn tickets(paths: &Paths, findings: &mut Vec<Finding>) {
         ));
     } else {
         findings.push(Good(format!("issuers of tickets: {}", names.join(", "))));
+    }
+}
+
+/// Whether `ssh console@HOST GUEST` works, where sshd was told of it.
+fn by_ssh(paths: &Paths, findings: &mut Vec<Finding>) {
+    let list = paths.ssh_keys();
+    let effective = match ssh::effective_settings() {
+        None => return,
+        Some(Ok(effective)) => effective,
+        Some(Err(why)) => {
+            return findings.push(Advice(format!("sshd does not tell its settings: {}", printable(&why))));
+        }
+    };
+    let Some(faults) = rules::sshd_faults(&effective, &list.display().to_string()) else {
+        return findings.push(Advice(format!("text consoles by ssh are not set up: {SSHD_SNIPPET} says how to")));
+    };
+    for fault in &faults {
+        findings.push(Fault(
+            format!("sshd for user {}: {fault}", rules::USER),
+            format!("compare its configuration with {SSHD_SNIPPET}; the first value that sshd finds counts"),
+        ));
+    }
+    if !matches!(units::is_active("console-proxy-ssh.socket"), Ok(true)) {
+        findings.push(Fault(
+            "console-proxy-ssh.socket is not active: nobody comes in by ssh".to_owned(),
+            "`systemctl enable --now console-proxy-ssh.socket`".to_owned(),
+        ));
+    }
+    let text = match files::read(&list, 1 << 20) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(why) => return findings.push(Advice(format!("{} cannot be read by you: {why}", list.display()))),
+    };
+    let keys: Vec<_> = rules::key_lines(&text).collect();
+    for key in &keys {
+        if let Err(why) = rules::owner(&text, &key.text()) {
+            let what = format!("{}: {why}: that key lets nobody in", list.display());
+            findings.push(Fault(what, "write the person's name behind the key".to_owned()));
+        }
+    }
+    let others = std::fs::metadata(&list).is_ok_and(|data| data.permissions().mode() & 0o022 != 0);
+    if others {
+        findings.push(Fault(
+            format!("{} can be written by others: sshd ignores it", list.display()),
+            format!("`chmod go-w {}`", list.display()),
+        ));
+    }
+    if faults.is_empty() {
+        findings.push(Good(format!("text consoles by ssh: {} keys", keys.len())));
     }
 }
 

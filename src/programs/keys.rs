@@ -57,8 +57,8 @@ fn certificate(paths: &Paths) -> Result<()> {
     names.sort();
     names.dedup();
     let (pem, private) = keys::certificate(&names, LIFE)?;
-    folder_of(&certificate, 0o750, "console-proxy")?;
-    folder_of(&key, 0o750, "console-proxy")?;
+    folder_of(&certificate, 0o751, "console-proxy")?;
+    folder_of(&key, 0o751, "console-proxy")?;
     // The key first: a reader that sees the old certificate with the new key keeps what it had.
     files::replace(&key, private.as_bytes(), 0o640)?;
     files::give_to_group(&key, "console-proxy")?;

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod cli;
+pub mod console;
 pub mod doctor;
 pub mod hook;
 pub mod keys;
@@ -9,7 +10,9 @@ pub mod lookup;
 pub mod proxyd;
 pub mod prune;
 pub mod publish;
+pub mod replay;
 pub mod show;
+pub mod ssh;
 pub mod sync;
 pub mod ticket;
 pub mod wire;

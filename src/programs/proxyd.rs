@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::edges::paths::Paths;
@@ -58,10 +59,9 @@ pub fn main() -> ExitCode {
     }
     // Not dumpable: no core with keys in it, and nobody of the same user reads our memory.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let result = runtime.context("cannot start").and_then(|runtime| {
-        let local = tokio::task::LocalSet::new();
-        let result = local.block_on(&runtime, run(arguments));
+        let result = runtime.block_on(run(arguments));
         runtime.shutdown_background();
         result
     });

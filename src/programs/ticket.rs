@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::lookup;
+use crate::edges::libvirt::Libvirt;
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::{files, host, keys, publish, tls};
@@ -88,15 +89,22 @@ pub fn fingerprint(paths: &Paths, config: &Config) -> Result<String> {
     tls::fingerprint(&pem).with_context(|| path.display().to_string())
 }
 
+/// What a ticket is to allow, of a guest's route.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// What it opens.
+    pub consoles: &'a [Pattern],
+    /// Look on, or type.
+    pub mode: Mode,
+    /// Seconds.
+    pub life: u64,
+    /// Whom it is for.
+    pub person: &'a str,
+}
+
 fn mint(paths: &Paths, arguments: &Arguments) -> Result<(Route, String)> {
     let config = files::config(paths)?;
-    let uuid = lookup::guest(paths, &arguments.guest)?;
-    let route = publish::read_route(paths, &uuid)?.with_context(|| {
-        format!(
-            "{} is not published: it does not run, or `console-proxy publish` is needed",
-            printable(&arguments.guest)
-        )
-    })?;
+    let route = published(paths, &arguments.guest)?;
     let life = arguments.ttl.unwrap_or(config.access.ticket_life).as_secs();
     if !(1..=LONGEST_LIFE).contains(&life) {
         bail!("a ticket lives from 1 to {LONGEST_LIFE} s, not {life} s");
@@ -109,7 +117,29 @@ fn mint(paths: &Paths, arguments: &Arguments) -> Result<(Route, String)> {
             bail!("{} has no {console} that can be reached; it has {}", printable(&route.name), has.join(", "));
         }
     }
-    let person = person(arguments)?;
+    let person = person(arguments.user.as_deref())?;
+    let mode = if arguments.view { Mode::View } else { Mode::Control };
+    let token = issue(paths, &route, &Order { consoles: &arguments.consoles, mode, life, person: &person })?;
+    Ok((route, token))
+}
+
+/// The route of the guest that a person means; otherwise why it has none, and what to do.
+pub fn published(paths: &Paths, guest: &str) -> Result<Route> {
+    let uuid = lookup::guest(paths, guest)?;
+    if let Some(route) = publish::read_route(paths, &uuid)? {
+        return Ok(route);
+    }
+    let name = printable(guest);
+    match Libvirt::open_read_only().and_then(|libvirt| libvirt.find(uuid.as_str())) {
+        Ok(found) if !found.active() => bail!("{name} does not run: `virsh start {name}`"),
+        _ => {
+            bail!("{name} is not published: `console-proxy publish {name}`, and `console-proxy doctor` if it stays so")
+        }
+    }
+}
+
+/// Signs a ticket with this host's key, and notes in the journal that it was made.
+pub fn issue(paths: &Paths, route: &Route, order: &Order<'_>) -> Result<String> {
     let key = paths.signing_key();
     let pem = files::read(&key, 64 << 10)
         .with_context(|| format!("cannot read {}: only root and members of group libvirt make tickets", key.display()))?
@@ -121,32 +151,32 @@ fn mint(paths: &Paths, arguments: &Arguments) -> Result<(Route, String)> {
     let claims = Claims {
         iss: "host".to_owned(),
         aud: AUDIENCE.to_owned(),
-        sub: person.clone(),
-        guest: uuid.clone(),
-        consoles: arguments.consoles.clone(),
-        mode: if arguments.view { Mode::View } else { Mode::Control },
+        sub: order.person.to_owned(),
+        guest: route.uuid.clone(),
+        consoles: order.consoles.to_vec(),
+        mode: order.mode,
         iat: now,
         nbf: now,
-        exp: now + life,
+        exp: now + order.life,
         jti: URL_SAFE_NO_PAD.encode(name),
     };
     let token = sign(&claims, &key).context("cannot write the ticket")?;
     let consoles: Vec<String> = claims.consoles.iter().map(|pattern| String::from(*pattern)).collect();
-    let by = rustix::process::getuid().as_raw();
+    let (by, person) = (rustix::process::getuid().as_raw(), printable(order.person));
     tracing::info!(
-        guest = %uuid, guest_name = %printable(&route.name), person = %printable(&person), jti = %claims.jti, consoles = %consoles.join(","),
-        mode = ?claims.mode, life, minted_by = by,
-        "ticket {} for {} on {} of {}", claims.jti, printable(&person), consoles.join(","), printable(&route.name)
+        guest = %route.uuid, guest_name = %printable(&route.name), person = %person, jti = %claims.jti, consoles = %consoles.join(","),
+        mode = ?claims.mode, life = order.life, minted_by = by,
+        "ticket {} for {person} on {} of {}", claims.jti, consoles.join(","), printable(&route.name)
     );
-    Ok((route, token))
+    Ok(token)
 }
 
 /// Who the ticket is for: `--user`, else who called sudo, else who logged in, else who this is.
-fn person(arguments: &Arguments) -> Result<String> {
+pub fn person(user: Option<&str>) -> Result<String> {
     let sudo =
         || std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && rustix::process::getuid().is_root());
     let own = || host::user_name(rustix::process::getuid().as_raw());
-    let person = arguments.user.clone().or_else(sudo).or_else(host::login_name).or_else(own);
+    let person = user.map(str::to_owned).or_else(sudo).or_else(host::login_name).or_else(own);
     let person = person.context("who the ticket is for is not known: say it with --user")?;
     if person.is_empty() || person.len() > 256 {
         bail!("a person's name has from 1 to 256 bytes");

@@ -1,11 +1,16 @@
 //! The configuration: one TOML file and the folder `.d/` beside it, parsed straight into meaningful
 //! types. Knows no file: texts come in, a [`Config`] or an error with line and column goes out.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::guest::Console;
 use super::ports::{PortRange, Slot};
+
+/// The most bytes of one recording: a proxy's unit lets it write no larger file (`LimitFSIZE=`).
+pub const LARGEST_RECORDING: u64 = 1 << 30;
 
 /// Everything that can be set. [`Config::default`] is what an empty file means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -19,6 +24,8 @@ pub struct Config {
     pub vnc: Vnc,
     /// SPICE displays.
     pub spice: Spice,
+    /// What is recorded.
+    pub record: Record,
     /// Which guests take part.
     pub guests: Guests,
     /// A guest's proxy.
@@ -39,6 +46,20 @@ pub struct Listen {
     pub address: String,
     /// The host name in printed URLs; empty: this host's full name.
     pub host: String,
+}
+
+impl Listen {
+    /// Where a program of this host reaches a public port.
+    #[must_use]
+    pub fn from_here(&self, port: u16) -> SocketAddr {
+        let address = match self.address.parse() {
+            Ok(IpAddr::V6(all)) if all.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            Ok(own) if !IpAddr::is_unspecified(&own) => own,
+            // All of them: systemd's socket takes both kinds, and IPv4 is never off.
+            _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(address, port)
+    }
 }
 
 impl Default for Listen {
@@ -127,7 +148,7 @@ impl Default for Serial {
             history: History::default(),
             history_bytes: 64 << 10,
             viewers: Sharing::default(),
-            pause: Duration::from_millis(8),
+            pause: Duration::from_millis(10),
         }
     }
 }
@@ -170,6 +191,58 @@ pub enum SpiceWebsocket {
 pub struct Spice {
     /// Whether spice-server's own websocket is used.
     pub websocket: SpiceWebsocket,
+}
+
+/// What is recorded of text consoles, and for how long it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Record {
+    /// Names (`*` and `?` match as in a shell) of guests whose text consoles are recorded.
+    pub guests: Vec<String>,
+    /// Which of their text consoles, by the same patterns.
+    pub consoles: Vec<String>,
+    /// What is typed as well: passwords are among it.
+    pub input: bool,
+    /// A recording goes when it was not written to for so many days.
+    pub keep_days: u64,
+    /// Bytes that are kept of each guest's; beyond it the oldest go.
+    pub keep_bytes: u64,
+    /// Bytes of one file, after which the recording goes on in another.
+    pub file_bytes: u64,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            guests: Vec::new(),
+            consoles: vec!["*".to_owned()],
+            input: false,
+            keep_days: 30,
+            keep_bytes: 1 << 30,
+            file_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Record {
+    /// Whether a console of a guest is recorded.
+    #[must_use]
+    pub fn wants(&self, guest: &str, console: Console) -> bool {
+        let console_name = console.to_string();
+        console.is_text()
+            && self.guests.iter().any(|pattern| matches(pattern, guest))
+            && self.consoles.iter().any(|pattern| matches(pattern, &console_name))
+    }
+
+    /// What everybody on a recorded console is told first.
+    #[must_use]
+    pub fn notice(&self) -> &'static str {
+        if self.input {
+            "[console-proxy: what this console shows and what is typed here is recorded]\r\n"
+        } else {
+            "[console-proxy: what this console shows is recorded]\r\n"
+        }
+    }
 }
 
 /// Which guests take part.
@@ -373,6 +446,17 @@ impl Config {
             ("proxy.serial-buffer", proxy.serial_buffer, 4096, 64 << 20),
             ("serial.history-bytes", self.serial.history_bytes, 0, 64 << 20),
         ];
+        let record = &self.record;
+        let sizes = [
+            ("record.keep-days", record.keep_days, 1, 36_500),
+            ("record.file-bytes", record.file_bytes, 64 << 10, LARGEST_RECORDING),
+            ("record.keep-bytes", record.keep_bytes, record.file_bytes, u64::MAX),
+        ];
+        for (key, value, least, most) in sizes {
+            if !(least..=most).contains(&value) {
+                return refuse(format!("{key} is {value}: from {least} to {most} is possible"));
+            }
+        }
         for (key, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
                 return refuse(format!("{key} is {value}: from {least} to {most} is possible"));
@@ -486,6 +570,7 @@ mod tests {
             ("guests", 1),
             ("listen", 3),
             ("proxy", 8),
+            ("record", 6),
             ("serial", 7),
             ("spice", 1),
             ("tls", 2),
@@ -514,6 +599,9 @@ mod tests {
             ("[proxy]\nidle-timeout = \"0s\"", "idle-timeout"),
             ("[proxy]\nmax-frame = 1", "max-frame"),
             ("[access]\nticket-life = \"10m\"", "ticket-life"),
+            ("[record]\nkeep-days = 0", "record.keep-days is 0: from 1"),
+            ("[record]\nkeep-bytes = 1000", "record.keep-bytes is 1000: from 67108864"),
+            ("[record]\nfile-bytes = 99999999999", "record.file-bytes is 99999999999: from 65536 to 1073741824"),
             ("[access]\norigins = [\"null\"]", "null"),
             ("[serial]\nadd = \"sometimes\"", "sometimes"),
             ("[serial]\npause = \"1s\"", "serial.pause is 1000 ms: at most 100 ms"),
@@ -532,6 +620,36 @@ mod tests {
         .unwrap();
         assert_eq!(config.serial.add, SerialAdd::Never);
         assert_eq!(config.serial.ports, PortRange::new(29000, 29100));
+    }
+
+    #[test]
+    fn a_program_of_this_host_finds_a_port_wherever_it_listens() {
+        for (address, expected) in [
+            ("", "127.0.0.1:23001"),
+            ("0.0.0.0", "127.0.0.1:23001"),
+            ("::", "[::1]:23001"),
+            ("192.0.2.1", "192.0.2.1:23001"),
+            ("fd00::1", "[fd00::1]:23001"),
+        ] {
+            let listen = Listen { address: address.into(), ..Listen::default() };
+            assert_eq!(listen.from_here(23001).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_said_by_patterns_of_guests_and_of_their_text_consoles() {
+        assert!(!Record::default().wants("g1", Console::Serial(0)), "nothing unless it is asked for");
+        let record = Record { guests: vec!["db-*".into(), "g1".into()], ..Record::default() };
+        for (guest, console, wanted) in [
+            ("db-7", Console::Serial(0), true),
+            ("g1", Console::Console(3), true),
+            ("g1", Console::Vnc, false),
+            ("g12", Console::Serial(0), false),
+        ] {
+            assert_eq!(record.wants(guest, console), wanted, "{guest} {console}");
+        }
+        let record = Record { consoles: vec!["serial/*".into()], ..record };
+        assert!(record.wants("g1", Console::Serial(7)) && !record.wants("g1", Console::Console(0)));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
+pub mod asciicast;
 pub mod broker;
 pub mod close;
 pub mod config;
 pub mod diff;
 pub mod domain;
+pub mod escape;
 pub mod frame;
 pub mod gather;
 pub mod guest;
@@ -16,10 +18,12 @@ pub mod plan;
 pub mod ports;
 pub mod qemu_conf;
 pub mod reach;
+pub mod recording;
 pub mod request;
 pub mod ring;
 pub mod route;
 pub mod session;
+pub mod ssh;
 pub mod ticket;
 pub mod told;
 pub mod wiring;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::{Console, Uuid};
+use super::guest::{Console, Uuid, printable};
 
 /// The form that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -289,6 +289,29 @@ impl Route {
         self.consoles.iter().find(|way| !way.console.is_text())
     }
 
+    /// The text console that somebody means: the one that was named, else the first serial port, else the first
+    /// other text console. Otherwise why there is none, with what there is.
+    pub fn text_console(&self, wanted: Option<Console>) -> Result<Console, String> {
+        let name = printable(&self.name);
+        let texts = || self.consoles.iter().map(|way| way.console).filter(|console| console.is_text());
+        let gone = |fits: &dyn Fn(Console) -> bool| {
+            let gone = self.unreachable.iter().find(|gone| fits(gone.console));
+            gone.map(|gone| format!("{} of {name} cannot be reached: {}", gone.console, printable(&gone.reason)))
+        };
+        let Some(wanted) = wanted else {
+            let none = || gone(&|console| console.is_text()).unwrap_or_else(|| format!("{name} has no text console"));
+            return texts().min().ok_or_else(none);
+        };
+        if !wanted.is_text() {
+            return Err(format!("{wanted} is a screen: `console-proxy url {name}` opens it in a browser"));
+        }
+        let has: Vec<_> = texts().map(|console| console.to_string()).collect();
+        let others =
+            if has.is_empty() { "it has no text console".to_owned() } else { format!("it has {}", has.join(", ")) };
+        let none = || gone(&|console| console == wanted).unwrap_or_else(|| format!("{name} has no {wanted}; {others}"));
+        texts().find(|console| *console == wanted).ok_or_else(none)
+    }
+
     /// All places of this guest, for the record of who has which.
     pub fn places(&self) -> impl Iterator<Item = String> {
         let backends = self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).map(Backend::place);
@@ -333,6 +356,38 @@ mod tests {
         assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3", &log_place("/var/log/x")]);
         assert_eq!(route.way(Console::Vnc).unwrap().reached(), Reached::Native);
         assert_eq!(route.way(Console::Serial(0)).unwrap().reached(), Reached::Pty);
+    }
+
+    #[test]
+    fn the_text_console_is_the_one_named_else_the_first_serial_else_the_first_other() {
+        let route = |consoles: &[&str], gone: &[&str]| {
+            let consoles = consoles.iter().map(|c| format!("[[consoles]]\nconsole=\"{c}\"\nraw=\"unix:/x\"\n"));
+            let gone = gone.iter().map(|c| format!("[[unreachable]]\nconsole=\"{c}\"\nreason=\"a reason\"\n"));
+            let head = "version=1\nuuid=\"b50bdc9f490b4b9b86417573c0eba77c\"\nname=\"g1\"\nport=1\n".to_owned();
+            Route::parse(&[head].into_iter().chain(consoles).chain(gone).collect::<String>()).unwrap()
+        };
+        let all = route(&["vnc", "console/1", "console/0", "serial/2", "serial/1"], &[]);
+        assert_eq!(all.text_console(None), Ok(Console::Serial(1)));
+        assert_eq!(all.text_console(Some(Console::Console(1))), Ok(Console::Console(1)));
+        assert_eq!(route(&["console/3", "console/2"], &["serial/0"]).text_console(None), Ok(Console::Console(2)));
+        for (route, wanted, why) in [
+            (route(&["vnc"], &[]), None, "g1 has no text console"),
+            (route(&["vnc"], &["spice", "serial/0"]), None, "serial/0 of g1 cannot be reached: a reason"),
+            (route(&["vnc"], &[]), Some(Console::Serial(0)), "g1 has no serial/0; it has no text console"),
+            (
+                route(&["serial/0", "console/0"], &[]),
+                Some(Console::Serial(1)),
+                "g1 has no serial/1; it has serial/0, console/0",
+            ),
+            (
+                route(&["serial/0"], &["serial/1"]),
+                Some(Console::Serial(1)),
+                "serial/1 of g1 cannot be reached: a reason",
+            ),
+            (all, Some(Console::Vnc), "vnc is a screen: `console-proxy url g1` opens it in a browser"),
+        ] {
+            assert_eq!(route.text_console(wanted).unwrap_err(), why);
+        }
     }
 
     #[test]

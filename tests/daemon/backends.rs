@@ -139,6 +139,14 @@ impl Backend {
         Self { place: place_of(port_of(&socket)), received: Arc::default(), _kept: (Some(socket), waiting) }
     }
 
+    /// Accepts, and neither reads nor says anything.
+    pub fn hangs_after_connecting() -> Self {
+        Self::serve(|_| {
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            Ok(())
+        })
+    }
+
     /// Accepts and closes.
     pub fn closes_at_once() -> Self {
         Self::serve(|_| Ok(()))

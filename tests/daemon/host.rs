@@ -55,6 +55,7 @@ impl Host {
             unreachable: Vec::new(),
         };
         let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap(), descriptors: 1024 };
+        host.write("etc/console-proxy/signing/host.pem", &private);
         host.add_issuer("host", &public, "");
         host.make_certificate();
         host.write_route();
@@ -112,6 +113,13 @@ impl Host {
 
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
+    }
+
+    /// `console-proxy` on this host.
+    pub fn console_proxy(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_console-proxy"));
+        command.env("CONSOLE_PROXY_ROOT", self.root.path()).env("TERM", "dumb").env("CONSOLE_PROXY_LOG", "error");
+        command
     }
 
     pub fn write(&self, path: &str, text: &str) {

@@ -9,7 +9,9 @@
 
 mod backends;
 mod client;
+mod console;
 mod host;
+mod terminal;
 
 mod ends;
 mod faults;
@@ -17,6 +19,7 @@ mod frames;
 mod limits;
 mod native;
 mod process;
+mod replay;
 mod requests;
 mod serial;
 mod sessions;

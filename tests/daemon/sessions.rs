@@ -125,7 +125,7 @@ fn logging_out_ends_the_session_and_its_websockets_and_nobody_elses() {
 #[test]
 fn a_session_ends_with_its_time_and_by_disuse() {
     let echo = Backend::echo();
-    let config = "[access]\nsession-life = \"2s\"\nsession-idle = \"1s\"\n";
+    let config = "[access]\nsession-life = \"4s\"\nsession-idle = \"3s\"\n";
     let proxy = Proxy::activated(Host::new().raw("vnc", &echo).config(config));
     let cookie = buy(&proxy, &proxy.ticket()).cookie();
     let origin = own(&proxy);

@@ -13,6 +13,7 @@ mod keys;
 mod package;
 mod reboot;
 mod storms;
+mod terminal;
 mod units;
 mod unread;
 mod user;

@@ -21,6 +21,7 @@ fn after_installation_the_host_listens_to_libvirt() {
         "console-proxy-sync.path",
         "console-proxy-wire.path",
         "console-proxy-broker.socket",
+        "console-proxy-ssh.socket",
         "console-proxy-guard.service",
     ] {
         assert_eq!(state_of(unit), "active", "{unit}");
@@ -41,7 +42,10 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/run/console-proxy/broker/socket", "660 root:console-proxy"),
         ("/var/lib/console-proxy", "755 root:root"),
         ("/etc/console-proxy/issuers.d", "755 root:root"),
-        ("/etc/console-proxy/tls", "750 root:console-proxy"),
+        ("/run/console-proxy/ssh", "755 root:root"),
+        ("/run/console-proxy/ssh/socket", "600 console:root"),
+        ("/etc/console-proxy/ssh", "750 root:console"),
+        ("/etc/console-proxy/tls", "751 root:console-proxy"),
         ("/etc/console-proxy/signing", "750 root:libvirt"),
     ] {
         assert_eq!(sh(&format!("stat -c '%a %U:%G' {folder}")), rights, "{folder}");

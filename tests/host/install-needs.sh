@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what building and testing take, on Debian 12 as root; quick when it is all there.
-#   install-needs.sh [build|test]   build: what `make deb` and `make rpm` take; test (default): the rest as well
+#   install-needs.sh [build|test|bench]
+# build: what `make deb` and `make rpm` take; test (default): the rest as well; bench: building, and what is compared with
 set -euo pipefail
 what=${1:-test}
 
@@ -8,7 +9,10 @@ packages='build-essential pkg-config libvirt-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
-	packages+=' busybox-static cpio procps lintian rpm rpmlint'
+	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client'
+elif [ "$what" = bench ]; then
+	# Peers and yardsticks; the others are for building websocat, which Debian 12 has not.
+	packages+=' websockify haproxy socat systemd openssl libssl-dev'
 fi
 missing=''
 for package in $packages; do
@@ -26,6 +30,16 @@ fi
 if ! command -v cargo >/dev/null; then
 	echo "install-needs: Rust 1.88 or later is needed (rustup brings it); Debian 12's own is too old" >&2
 	exit 1
+fi
+if [ "$what" = bench ]; then
+	# Built for speed, as its users have it. With newer dependencies than it was released with: those no longer build.
+	target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../../target}
+	[ -x "$target/bench/tools/bin/websocat" ] && exit 0
+	echo "install-needs: building websocat (a minute, once)" >&2
+	mkdir -p "$target/bench/tools"
+	CARGO_TARGET_DIR=$target/bench/tools/build cargo install --quiet --version 1.14.0 --root "$target/bench/tools" websocat
+	rm -rf "$target/bench/tools/build"
+	exit 0
 fi
 # Packaging tools: built for a short build, not for speed.
 tool() { # NAME VERSION

@@ -1,0 +1,130 @@
+//! `make bench`: console-proxy beside the tools that people use for the same, in one run on one machine.
+//! What is measured and how: docs/benchmarks.md.
+#![allow(clippy::print_stdout, reason = "the table is for whoever runs it")]
+#![allow(unreachable_pub, reason = "one program in several files")]
+#![allow(clippy::cast_precision_loss, reason = "figures are shown with three digits")]
+
+mod backend;
+mod cases;
+mod client;
+mod machine;
+mod picture;
+mod report;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+use cases::Case;
+use machine::Cores;
+use report::Report;
+use tools::{Tool, Workshop};
+
+/// Measures console-proxy and the tools beside it.
+#[derive(Parser, Debug)]
+struct Arguments {
+    /// Names of cases, separated by blanks; none: all.
+    #[arg(long, default_value = "")]
+    cases: String,
+    /// Names of tools, separated by blanks; none: all that are there.
+    #[arg(long, default_value = "")]
+    tools: String,
+    /// How often each is measured; what counts is the median.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Where console-proxy's programs are.
+    #[arg(long, default_value = "target/release")]
+    release: PathBuf,
+    /// Where what is built to compare with is, and results go.
+    #[arg(long, default_value = "target/bench")]
+    folder: PathBuf,
+    /// A line for console-proxy's configuration, such as `serial.gather = "5ms"`.
+    #[arg(long)]
+    config: Vec<String>,
+    /// A command in whose words the daemon is started, such as `nice -n -5`.
+    #[arg(long, default_value = "")]
+    wrapper: String,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
+    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
+    let cores = Cores::find()?;
+    cores.take_ours()?;
+    if cores.tool == cores.ours {
+        eprintln!("bench: there is one core only: the measuring side and the tool disturb each other");
+    }
+    let mut workshop =
+        Workshop::new(&arguments.folder.join("work"), &arguments.release, &arguments.folder.join("tools"), cores)?;
+    workshop.config = arguments.config.join("\n");
+    workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
+    let (begun, mut report) = (Instant::now(), Report::default());
+    let mut failures = 0;
+    for round in 1..=arguments.rounds {
+        for case in &cases {
+            eprintln!(
+                "bench: {:4.0} s  round {round} of {}: {}",
+                begun.elapsed().as_secs_f64(),
+                arguments.rounds,
+                case.name()
+            );
+            // Another one is first in each round.
+            for at in 0..tools.len() {
+                let tool = tools[(at + round) % tools.len()];
+                if !case.fits(tool) {
+                    continue;
+                }
+                match case.measure(tool, &workshop) {
+                    Ok(values) => values.into_iter().for_each(|(metric, value)| report.add(*case, tool, metric, value)),
+                    Err(why) => {
+                        eprintln!("bench: {why:#}");
+                        failures += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("{}", report.table());
+    report.write(&arguments.folder)?;
+    let picture = arguments.folder.join("results.svg");
+    std::fs::write(&picture, picture::svg(&report)).with_context(|| format!("cannot write {}", picture.display()))?;
+    println!("written: results.json, more.json and results.svg in {}", arguments.folder.display());
+    if failures > 0 {
+        bail!("{failures} measurements failed, see above");
+    }
+    Ok(())
+}
+
+/// The things of these names.
+fn chosen<T: Copy>(names: &str, all: &[T], name: impl Fn(T) -> &'static str, what: &str) -> Result<Vec<T>> {
+    let one = |wanted: &str| {
+        let found = all.iter().copied().find(|thing| name(*thing) == wanted);
+        let known = || all.iter().map(|thing| name(*thing)).collect::<Vec<_>>().join(", ");
+        found.with_context(|| format!("there is no {what} {wanted:?}; there are {}", known()))
+    };
+    let found: Vec<_> = names.split_whitespace().map(one).collect::<Result<_>>()?;
+    if names.is_empty() {
+        return Ok(all.to_vec());
+    }
+    if found.is_empty() {
+        bail!("no {what} is named");
+    }
+    Ok(found)
+}
