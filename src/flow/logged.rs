@@ -90,7 +90,7 @@ impl<L: Line, F: Files> Logged<L, F> {
     }
 
     /// Keeps of what the port said what the log lacks.
-    fn trim(&self, state: &mut State) {
+    fn trim(state: &mut State) {
         let behind = usize::try_from(state.pace.behind()).unwrap_or(usize::MAX);
         let over = state.said.len().saturating_sub(behind.min(KEPT));
         state.said.drain(..over);
@@ -158,7 +158,7 @@ impl<L: Line, F: Files> Line for Logged<L, F> {
             Ok(0) => {}
             Ok(n) => {
                 state.pace.logged(now, n);
-                self.trim(state);
+                Self::trim(state);
                 return Ok(n);
             }
             Err(why) => {
@@ -166,7 +166,7 @@ impl<L: Line, F: Files> Line for Logged<L, F> {
                 return Self::take_said(state, bytes);
             }
         }
-        self.trim(state);
+        Self::trim(state);
         if let Some(ended) = state.ended.filter(|_| state.pace.behind() == 0) {
             state.wake = Some(ended + LAST_WORDS);
             let over = Instant::now() >= ended + LAST_WORDS;
@@ -513,7 +513,6 @@ mod tests {
                             host.rename();
                             renamed += 1;
                         }
-                        Deed::Rename => {}
                         Deed::Wait(time) => ms(time.into()).await,
                         Deed::Join => {
                             joined.push((0, past(&hub).start()));
@@ -525,7 +524,7 @@ mod tests {
                             let Place::At(place) = past(&hub).find(&told.parse().unwrap()) else { panic!() };
                             joined.push((*offset as usize, place));
                         }
-                        Deed::Back(_) => {}
+                        Deed::Rename | Deed::Back(_) => {}
                     }
                 }
                 ms(2000).await;

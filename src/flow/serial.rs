@@ -143,7 +143,7 @@ impl<'a> Viewer<'a> {
             self.tell_mark(mark);
         }
         let ring = self.hub.output().start();
-        if cursor < ring { self.take_old(past, control, next.min(ring)) } else { self.take_new(control, next) }
+        if cursor < ring { Some(self.take_old(past, control, next.min(ring))) } else { self.take_new(control, next) }
     }
 
     fn tell_mark(&self, mark: Mark) {
@@ -177,7 +177,7 @@ impl<'a> Viewer<'a> {
     }
 
     /// What only the log has.
-    fn take_old(&self, past: &Past, control: &Control, until: u64) -> Option<Frame> {
+    fn take_old(&self, past: &Past, control: &Control, until: u64) -> Frame {
         let words = self.words();
         let mut frame = framed(&words, &[]);
         frame.resize(words.len() + CHUNK);
@@ -188,7 +188,7 @@ impl<'a> Viewer<'a> {
         if missing > 0 {
             self.tell_gap(control, missing, n);
         }
-        Some(frame)
+        frame
     }
 
     /// What is told in the frame itself.
@@ -246,7 +246,9 @@ impl<'a> Viewer<'a> {
 fn framed(words: &str, parts: &[&[u8]]) -> Frame {
     let mut frame = Frame::with_capacity(words.len() + parts.iter().map(|part| part.len()).sum::<usize>());
     frame.extend(words.as_bytes());
-    parts.iter().for_each(|part| frame.extend(part));
+    for part in parts {
+        frame.extend(part);
+    }
     frame
 }
 
