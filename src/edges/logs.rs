@@ -99,7 +99,7 @@ fn size_and_head(file: &OwnedFd) -> io::Result<(u64, Vec<u8>)> {
 #[derive(Debug)]
 pub struct Log {
     stream: Stream,
-    /// By the stream's offset of their first byte, in its order.
+    /// By their parts' serials, in the stream's order.
     files: Vec<(u64, OwnedFd)>,
 }
 
@@ -129,11 +129,11 @@ impl Log {
             found.push(Found { number, id, head, size });
             opened.push((id, file));
         }
-        let known = self.stream.parts().back().map(|part| part.start);
+        let known = self.stream.parts().back().map(|part| part.serial);
         self.stream.look(found, read);
-        for part in self.stream.parts().iter().filter(|part| known.is_none_or(|known| part.start > known)) {
+        for part in self.stream.parts().iter().filter(|part| known.is_none_or(|known| part.serial > known)) {
             if let Some(at) = opened.iter().position(|(id, _)| *id == part.id) {
-                self.files.push((part.start, opened.swap_remove(at).1));
+                self.files.push((part.serial, opened.swap_remove(at).1));
             }
         }
         let over = self.files.len().saturating_sub(MOST_HELD);
@@ -143,12 +143,12 @@ impl Log {
 
     /// Looks how far the newest file has grown. `read`: up to where the stream was read.
     pub fn grow(&mut self, read: u64) -> io::Result<()> {
-        let Some((start, file)) = self.files.pop() else { return Ok(()) };
+        let Some((serial, file)) = self.files.pop() else { return Ok(()) };
         let (size, head) = size_and_head(&file)?;
         self.stream.grown(size, &head, read);
         // Where it was cut it is read again from its beginning.
-        let start = self.stream.parts().back().map_or(start, |part| part.start);
-        self.files.push((start, file));
+        let serial = self.stream.parts().back().map_or(serial, |part| part.serial);
+        self.files.push((serial, file));
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl Log {
     /// or nothing any more.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         let Some(part) = self.stream.part_at(offset).filter(|part| offset < part.end()) else { return Ok(0) };
-        let Some((_, file)) = self.files.iter().find(|(start, _)| *start == part.start) else { return Ok(0) };
+        let Some((_, file)) = self.files.iter().find(|(serial, _)| *serial == part.serial) else { return Ok(0) };
         let most = usize::try_from(part.end() - offset).unwrap_or(usize::MAX).min(bytes.len());
         read_at(file, &mut bytes[..most], offset - part.start)
     }

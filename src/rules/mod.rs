@@ -25,5 +25,6 @@ pub mod route;
 pub mod session;
 pub mod ssh;
 pub mod ticket;
+pub mod told;
 pub mod wiring;
 pub mod xml;
