@@ -6,13 +6,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::backends::{Lease, send_at_once};
 use crate::rules::broker::{Answer, Kind, LONGEST_LINE, Part, Refusal, Request, VERSION};
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::route::Backend;
+
+/// Makes this proxy known to the broker, which takes milliseconds, before anything is wanted of it.
+pub async fn greet(socket: &Path) {
+    // Whatever is wrong is told when something is wanted.
+    if let Ok(mut broker) = UnixStream::connect(socket).await {
+        let _ = broker.shutdown().await;
+        let _ = broker.read(&mut [0]).await;
+    }
+}
 
 /// Asks the broker for a console's backend.
 pub async fn open(

@@ -13,16 +13,15 @@ use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::edges::broker_server::{self as server, Caller};
+use crate::edges::broker_server::{self as server, Caller, Known};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
 use crate::edges::{claims, files, journal, nft, publish, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::config::Config;
 use crate::rules::guest::printable;
 use crate::rules::route::Backend;
 
-/// The broker ends when nobody was connected for this time.
+/// The broker ends when no proxy lives, and nobody was connected, for this time.
 const IDLE: Duration = Duration::from_secs(60);
 /// A whole request must have come by then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,15 +49,16 @@ fn run() -> Result<()> {
     };
     let paths = Paths::from_environment();
     let callers = Callers::default();
+    let known = Arc::new(Known::default());
     systemd::ready();
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
     let mut idle_since = Instant::now();
     loop {
         systemd::alive();
         if server::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &paths, &callers);
+            accept(&listener, &paths, &callers, &known);
             idle_since = Instant::now();
-        } else if !callers.is_empty() {
+        } else if !callers.is_empty() || !known.is_empty() {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= IDLE {
             return Ok(());
@@ -66,7 +66,7 @@ fn run() -> Result<()> {
     }
 }
 
-fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers) {
+fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers, known: &Arc<Known>) {
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
         Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -81,29 +81,35 @@ fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers) {
         tracing::warn!(uid, "uid {uid} has too many connections to the broker");
         return;
     };
-    let paths = paths.clone();
+    let (paths, known) = (paths.clone(), known.clone());
     let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
         let _seat = seat;
-        serve(&paths, stream);
+        serve(&paths, &known, stream);
     });
     if let Err(why) = spawned {
         tracing::warn!("cannot serve a caller: {why}");
     }
 }
 
-fn serve(paths: &Paths, mut stream: UnixStream) {
+fn serve(paths: &Paths, known: &Known, mut stream: UnixStream) {
     if stream.set_nonblocking(false).is_err() {
         return;
     }
-    let granted = identify(&mut stream)
-        .and_then(|(caller, request)| grant(paths, &caller, &request).map(|granted| (caller, granted)));
+    let granted = match identify(known, &mut stream) {
+        Ok(Some((caller, request))) => grant(paths, &caller, &request).map(|granted| (caller, granted)),
+        Ok(None) => return,
+        Err(refusal) => Err(refusal),
+    };
     match granted {
-        Ok((caller, (descriptor, lock))) => {
-            if server::answer(&mut stream, Ok(descriptor.as_fd())).is_err() {
+        Ok((caller, granted)) => {
+            if server::answer(&mut stream, Ok(granted.descriptor.as_fd())).is_err() {
                 return;
             }
-            drop(descriptor);
-            if lock.is_some() {
+            drop(granted.descriptor);
+            if let Some(port) = granted.guarded {
+                warn_unguarded(paths, port);
+            }
+            if granted.lock.is_some() {
                 server::wait_for_close(&stream, &caller);
             }
         }
@@ -118,18 +124,27 @@ fn serve(paths: &Paths, mut stream: UnixStream) {
     }
 }
 
-fn identify(stream: &mut UnixStream) -> Result<(Caller, Request), Refusal> {
-    let caller = Caller::of(stream)?;
-    let request = server::read_request(stream, PATIENCE)?;
+/// Who calls, and what for; `None` where they only wanted to be known.
+fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Request)>, Refusal> {
+    let caller = Caller::of(stream, known)?;
+    let Some(request) = server::read_request(stream, PATIENCE)? else { return Ok(None) };
     if request.guest != caller.guest {
         let words = format!("the proxy of {} asked for guest {}", caller.guest, request.guest);
         return Err(Refusal::new(Kind::Denied, words));
     }
-    Ok((caller, request))
+    Ok(Some((caller, request)))
+}
+
+/// What a proxy gets.
+struct Granted {
+    descriptor: OwnedFd,
+    lock: Option<terminal::Lock>,
+    /// The port, where it is one that the guard should guard.
+    guarded: Option<u16>,
 }
 
 /// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
-fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
+fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
@@ -155,15 +170,17 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
     let config = files::config(paths).unwrap_or_default();
-    if let Backend::Tcp(_, port) = backend {
-        heed_guard(paths, &config, *port);
-    }
-    open(paths, backend, caller.pid, config.proxy.connect_timeout)
+    let guarded = match backend {
+        Backend::Tcp(_, port) => Some(*port).filter(|port| config.serial.ports.contains(*port)),
+        _ => None,
+    };
+    let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
+    Ok(Granted { descriptor, lock, guarded })
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.
-fn heed_guard(paths: &Paths, config: &Config, port: u16) {
-    if config.serial.ports.contains(port) && matches!(nft::is_loaded(), Ok(false)) {
+fn warn_unguarded(paths: &Paths, port: u16) {
+    if matches!(nft::is_loaded(), Ok(false)) {
         tracing::warn!(
             "the guard (table inet console_proxy) is not in the kernel: any local user can reach port {port}; having it loaded"
         );

@@ -513,7 +513,7 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
             let mut stream = listener.accept().unwrap().0;
             let route = route.clone();
             std::thread::spawn(move || {
-                let request = broker_server::read_request(&mut stream, PATIENCE).unwrap();
+                let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
                 let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
                 let opened = connect(&route, request.part, &request.guest, |way| way.console == request.console);
                 let descriptor = opened.as_ref().map(AsFd::as_fd).map_err(Clone::clone);
