@@ -50,14 +50,12 @@ e2e: needs deb rpm
 	@tests/host/e2e.sh $(DEB) $(TESTS)
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
-##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=screen]   less, or more; docs/benchmarks.md has the names
-bench:
+##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=all]   less, or more; docs/benchmarks.md has the names
+bench: $(if $(filter guests unit all,$(PART)),needs deb)
 	@tests/host/install-needs.sh bench
 	@echo "bench: building the release programs and what measures them (some minutes at first)"
 	@$(CARGO) build --quiet --release --bins
-	@test "$(PART)" != screen || tests/host/guest.sh
-	@$(CARGO) bench --quiet --profile harness --bench bench -- --part $(PART) --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
-		--cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
+	@benches/run.sh $(PART) $(CARGO_TARGET_DIR) $(DEB) --cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
 ## make deb                the Debian package, in target/debian
 deb: binaries

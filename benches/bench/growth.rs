@@ -58,19 +58,15 @@ pub fn read(points: &Path) -> Result<()> {
 fn tell(curves: &[Curve], file: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for curve in curves {
-        println!("{}, {}: exponent {:.2}", curve.case, curve.metric, exponent(&curve.points));
+        let exponent = exponent(&curve.points);
+        println!("{}, {}: exponent {exponent:.2}", curve.case, curve.metric);
         for (n, value) in &curve.points {
             println!("{n:>8} {:>12}", number(*value));
-            rows.push(row(curve, &format!("{}-{n}", curve.case), *value));
+            rows.push(Row::new(&curve.case, &n.to_string(), &curve.metric, *value));
         }
-        rows.push(row(curve, &format!("{}-exponent", curve.case), exponent(&curve.points)));
+        rows.push(Row::new(&curve.case, "exponent", &curve.metric, exponent));
     }
     write_rows(file, &rows)
-}
-
-fn row(curve: &Curve, case: &str, value: f64) -> Row {
-    let value = (value * 1e4).round() / 1e4;
-    Row { case: case.to_owned(), tool: Tool::ConsoleProxy.name().to_owned(), metric: curve.metric.clone(), value }
 }
 
 /// The medians over the rounds at each size.

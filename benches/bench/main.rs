@@ -7,6 +7,7 @@
 mod backend;
 mod cases;
 mod client;
+mod docs;
 mod growth;
 mod machine;
 mod picture;
@@ -16,17 +17,17 @@ mod scheduling;
 mod screen;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use cases::Case;
+use cases::{Case, percentile};
 use client::{Client, Setting, Speech};
 use machine::Cores;
-use report::Report;
+use report::{Report, Row, write_rows};
 use tools::{Tool, Workshop};
 
 /// Measures console-proxy and the tools beside it.
@@ -82,6 +83,10 @@ enum Part {
     Growth,
     /// Reads a file of points that were measured elsewhere: `--file`.
     Points,
+    /// Reads a file of values that were measured elsewhere: `--file`.
+    Values,
+    /// Writes the results' tables into docs/benchmarks.md.
+    Docs,
     /// Milliseconds from a connection to its first byte: `--port` and `--target`.
     Connect,
 }
@@ -99,6 +104,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     match arguments.part {
         Part::Points => return growth::read(arguments.file.as_deref().context("--part points takes --file")?),
+        Part::Values => return values(arguments.file.as_deref().context("--part values takes --file")?),
+        Part::Docs => return docs::write(&arguments.folder, Path::new("docs/benchmarks.md")),
         Part::Connect => return connect(arguments.port, &arguments.target),
         _ => {}
     }
@@ -112,10 +119,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
     match arguments.part {
-        Part::Tools | Part::Points | Part::Connect => compare(arguments, &workshop),
-        Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds),
+        Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds, &arguments.folder),
         Part::Growth => growth::run(&mut workshop, arguments.rounds, &arguments.folder),
-        Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds),
+        Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds, &arguments.folder),
+        _ => compare(arguments, &workshop),
     }
 }
 
@@ -125,6 +132,27 @@ fn connect(port: u16, target: &str) -> Result<()> {
     Client::connect(&setting, port, Speech::Wss, target)?.receive_until(1)?;
     println!("{:.3}", begun.elapsed().as_secs_f64() * 1e3);
     Ok(())
+}
+
+/// Medians of lines "CASE METRIC VALUE" about the installed unit.
+fn values(file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut measured = Vec::<((&str, &str), Vec<f64>)>::new();
+    for line in text.lines() {
+        let [case, metric, value] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            bail!("{}: no value: {line}", file.display());
+        };
+        match measured.iter_mut().find(|(known, _)| *known == (case, metric)) {
+            Some((_, values)) => values.push(value.parse()?),
+            None => measured.push(((case, metric), vec![value.parse()?])),
+        }
+    }
+    let one = |((case, metric), values): &mut ((&str, &str), Vec<f64>)| {
+        Row::new(case, "console-proxy@.service", metric, percentile(values, 50))
+    };
+    let rows: Vec<_> = measured.iter_mut().map(one).collect();
+    println!("{}", docs::table(&rows));
+    write_rows(&file.with_extension("json"), &rows)
 }
 
 /// The tools beside each other.

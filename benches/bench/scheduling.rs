@@ -1,12 +1,14 @@
 //! `make bench PART=scheduling`: what settings of a unit's scheduling do to our proxy, on an idle core and
 //! on one that something else uses whole, as a guest's processor does.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::cases::{Case, Value, percentile};
-use crate::report::number;
+use crate::docs;
+use crate::report::{Row, write_rows};
 use crate::tools::{Tool, Workshop};
 
 /// A setting as units name it, the command that does the same by hand, and the timer slack in nanoseconds.
@@ -22,8 +24,8 @@ const SETTINGS: [(&str, &str, Option<u64>); 8] = [
 ];
 const CASES: [Case; 3] = [Case::Serial1, Case::Echo, Case::EchoUnderFlood];
 
-/// Measures all settings, and prints a table.
-pub fn run(workshop: &mut Workshop, rounds: usize) -> Result<()> {
+/// Measures all settings, prints a table, and writes scheduling.json.
+pub fn run(workshop: &mut Workshop, rounds: usize, folder: &Path) -> Result<()> {
     let mut lines = Vec::new();
     for competes in [false, true] {
         let mut measured = vec![Vec::<(String, Vec<f64>)>::new(); SETTINGS.len()];
@@ -44,18 +46,15 @@ pub fn run(workshop: &mut Workshop, rounds: usize) -> Result<()> {
             lines.push((competes, *name, values));
         }
     }
-    let mut competed = None;
+    let mut rows = Vec::new();
     for (competes, name, values) in &mut lines {
-        if competed != Some(*competes) {
-            competed = Some(*competes);
-            let heads: Vec<_> = values.iter().map(|(head, _)| format!("{head:>24}")).collect();
-            println!("\n{:<28}{}", if *competes { "a core that is used" } else { "an idle core" }, heads.concat());
+        let core = if *competes { "a core that is used" } else { "an idle core" };
+        for (head, values) in values {
+            rows.push(Row::new(&format!("{core}, {name}"), head, "", percentile(values, 50)));
         }
-        let cells: Vec<_> =
-            values.iter_mut().map(|(_, values)| format!("{:>24}", number(percentile(values, 50)))).collect();
-        println!("{name:<28}{}", cells.concat());
     }
-    Ok(())
+    println!("{}", docs::table(&rows));
+    write_rows(&folder.join("scheduling.json"), &rows)
 }
 
 fn add(measured: &mut Vec<(String, Vec<f64>)>, case: Case, (metric, value): Value) {

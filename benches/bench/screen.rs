@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cases::percentile;
+use crate::docs;
 use crate::machine::{Running, cpu_of_threads, free_port, start};
-use crate::report::number;
+use crate::report::{Row, write_rows};
 use crate::rfb::{Encoding, Viewer};
 use crate::tools::Workshop;
 
@@ -32,8 +33,8 @@ struct Watched {
     frames: f64,
 }
 
-/// Runs it all, and prints a table.
-pub fn run(workshop: &Workshop, guest: &Path, rounds: usize) -> Result<()> {
+/// Watches it by both ways in all encodings, prints a table, and writes screen.json.
+pub fn run(workshop: &Workshop, guest: &Path, rounds: usize, folder: &Path) -> Result<()> {
     let (vnc, websocket, serial) = (free_port()?, free_port()?, free_port()?);
     let mut qemu = start_guest(workshop, guest, [vnc, websocket, serial])?;
     for port in [vnc, websocket, serial] {
@@ -51,37 +52,31 @@ pub fn run(workshop: &Workshop, guest: &Path, rounds: usize) -> Result<()> {
             }
         }
     }
-    println!(
-        "{:<9} {:<10} {:>12} {:>12} {:>12} {:>9} {:>9} {:>9} {:>12} {:>12}",
-        "encoding",
-        "way",
-        "QEMU ms/s",
-        "proxy ms/s",
-        "both ms/s",
-        "MB/s",
-        "updates/s",
-        "frames/s",
-        "QEMU ms/MB",
-        "proxy ms/MB"
-    );
+    let mut rows = Vec::new();
     for (at, encoding) in Encoding::ALL.into_iter().enumerate() {
-        for (way, (name, ..)) in ways.iter().enumerate() {
-            let rounds = &all[at * ways.len() + way];
-            let median = |part: fn(&Watched) -> f64| percentile(&mut rounds.iter().map(part).collect::<Vec<_>>(), 50);
-            let [qemu, proxy, both] =
-                [median(|w| w.qemu), median(|w| w.proxy), median(|w| w.qemu + w.proxy)].map(number);
-            let [megabytes, updates, frames] =
-                [median(|w| w.megabytes), median(|w| w.updates), median(|w| w.frames)].map(number);
-            let [by_qemu, by_proxy] = [median(|w| w.qemu / w.megabytes), median(|w| w.proxy / w.megabytes)].map(number);
-            println!(
-                "{:<9} {name:<10} {qemu:>12} {proxy:>12} {both:>12} {megabytes:>9} {updates:>9} {frames:>9} \
-                 {by_qemu:>12} {by_proxy:>12}",
-                encoding.name()
-            );
+        for (metric, part) in METRICS {
+            for (way, (name, ..)) in ways.iter().enumerate() {
+                let mut values: Vec<_> = all[at * ways.len() + way].iter().map(part).collect();
+                rows.push(Row::new(encoding.name(), name, metric, percentile(&mut values, 50)));
+            }
         }
     }
-    Ok(())
+    println!("{}", docs::table(&rows));
+    write_rows(&folder.join("screen.json"), &rows)
 }
+
+type Part = fn(&Watched) -> f64;
+
+const METRICS: [(&str, Part); 8] = [
+    ("QEMU, ms per second", |watched| watched.qemu),
+    ("proxy, ms per second", |watched| watched.proxy),
+    ("both, ms per second", |watched| watched.qemu + watched.proxy),
+    ("QEMU, ms per MB", |watched| watched.qemu / watched.megabytes),
+    ("proxy, ms per MB", |watched| watched.proxy / watched.megabytes),
+    ("MB per second", |watched| watched.megabytes),
+    ("updates per second", |watched| watched.updates),
+    ("frames per second", |watched| watched.frames),
+];
 
 /// The test guest with a screen, on the measuring side's core.
 fn start_guest(workshop: &Workshop, guest: &Path, [vnc, websocket, serial]: [u16; 3]) -> Result<Running> {
