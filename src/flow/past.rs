@@ -114,7 +114,7 @@ impl Past {
     /// begins there. `None` where the port is shown itself.
     #[must_use]
     pub fn position(&self, offset: u64) -> Option<Position> {
-        if self.live.get().is_some_and(|live| offset > live.from) {
+        if self.live.get().is_some_and(|live| offset >= live.from) {
             return None;
         }
         self.log.borrow().stream().position(offset)
@@ -123,7 +123,7 @@ impl Past {
     /// The file that an offset is counted from, by the offset of its first byte.
     #[must_use]
     pub fn file(&self, offset: u64) -> Option<u64> {
-        if self.live.get().is_some_and(|live| offset > live.from) {
+        if self.live.get().is_some_and(|live| offset >= live.from) {
             return None;
         }
         self.log.borrow().stream().part_at(offset).map(|part| part.start)

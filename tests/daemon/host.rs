@@ -69,6 +69,12 @@ impl Host {
         self
     }
 
+    /// A console with a log, which lies where libvirt's do.
+    pub fn logged(mut self, console: &str, place: &Place, log: &str) -> Self {
+        self.way(console).log = Some(log.to_owned());
+        self.raw(console, place)
+    }
+
     /// A console with a websocket of its own.
     pub fn native(mut self, console: &str, place: &Place) -> Self {
         self.way(console).websocket = Some(place.clone());
