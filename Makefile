@@ -17,6 +17,7 @@ TESTS ?=
 RECORD ?=
 # What make bench measures: make bench CASES='serial-1 echo' TOOLS='console-proxy websockify' ROUNDS=3
 CASES ?=
+PART ?= tools
 ROUNDS ?= 5
 BENCH_OPTIONS ?=
 
@@ -39,7 +40,6 @@ unit:
 ## make callgrind          instructions of the way of the bytes against tests/instructions.txt; RECORD=1 writes it
 callgrind: needs binaries
 	@echo "test: instructions of the way of the bytes"
-	@$(CARGO) build --quiet --release --features e2e --bin relay
 	@RECORD="$(RECORD)" $(CARGO) test --quiet --features e2e --test instructions
 
 ## make e2e [TESTS=NAME]   the end-to-end tests alone, in a scratch host
@@ -49,13 +49,12 @@ e2e: needs deb rpm
 	@tests/host/e2e.sh $(DEB) $(TESTS)
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
-##      [CASES=...] [TOOLS=...] [ROUNDS=5]   a part of it; docs/benchmarks.md has the names
-bench:
+##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=all]   less, or more; docs/benchmarks.md has the names
+bench: $(if $(filter guests unit all,$(PART)),needs deb)
 	@tests/host/install-needs.sh bench
 	@echo "bench: building the release programs and what measures them (some minutes at first)"
 	@$(CARGO) build --quiet --release --bins
-	@$(CARGO) bench --quiet --profile harness --bench bench -- --release $(RELEASE) --folder $(CARGO_TARGET_DIR)/bench \
-		--cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
+	@benches/run.sh $(PART) $(CARGO_TARGET_DIR) $(DEB) --cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
 ## make deb                the Debian package, in target/debian
 deb: binaries

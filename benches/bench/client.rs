@@ -170,6 +170,16 @@ impl Client {
         matches!(poll(&mut polled, Some(&time)), Ok(1..))
     }
 
+    /// What to wait at with others.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether something has come that no socket tells of.
+    pub fn has_more(&self) -> bool {
+        !self.plain.is_empty()
+    }
+
     /// Takes what has come, waiting for it if need be, and counts it.
     pub fn receive(&mut self) -> Result<()> {
         self.payload.clear();

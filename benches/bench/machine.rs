@@ -42,18 +42,23 @@ impl Cores {
 
     /// Starts a process on the tool's core, as the leader of a group of its own.
     pub fn start(self, command: &mut Command, log: &Path) -> Result<Running> {
-        let log_file = fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file).process_group(0);
         // What a thread starts inherits its core and its timer slack.
         let slack = rustix::thread::current_timer_slack().ok().and_then(NonZeroU64::new);
         set_current_timer_slack(None)?;
         pin(self.tool)?;
-        let child = command.spawn();
+        let started = start(command, log);
         pin(self.ours)?;
         set_current_timer_slack(slack)?;
-        let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        Ok(Running { child, log: log.to_owned() })
+        started
     }
+}
+
+/// Starts a process on this thread's core, as the leader of a group of its own.
+pub fn start(command: &mut Command, log: &Path) -> Result<Running> {
+    let log_file = fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file).process_group(0);
+    let child = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    Ok(Running { child, log: log.to_owned() })
 }
 
 fn pin(core: usize) -> Result<()> {
@@ -131,6 +136,23 @@ pub fn tree(root: u32) -> Result<Vec<u32>> {
         next += 1;
     }
     Ok(all)
+}
+
+/// CPU seconds of a process's threads whose name is `wanted`.
+pub fn cpu_of_threads(pid: u32, wanted: impl Fn(&str) -> bool) -> Result<f64> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} has gone"))? {
+        let task = task?.path();
+        // A thread may end while the folder is read.
+        let (Ok(name), Ok(text)) = (fs::read_to_string(task.join("comm")), fs::read_to_string(task.join("schedstat")))
+        else {
+            continue;
+        };
+        if wanted(name.trim()) {
+            nanoseconds += text.split_whitespace().next().and_then(|run| run.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
 /// CPU seconds of these processes' threads.

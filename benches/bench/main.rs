@@ -7,26 +7,35 @@
 mod backend;
 mod cases;
 mod client;
+mod docs;
+mod growth;
 mod machine;
 mod picture;
 mod report;
+mod rfb;
+mod scheduling;
+mod screen;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use cases::Case;
+use cases::{Case, percentile};
+use client::{Client, Setting, Speech};
 use machine::Cores;
-use report::Report;
+use report::{Report, Row, write_rows};
 use tools::{Tool, Workshop};
 
 /// Measures console-proxy and the tools beside it.
 #[derive(Parser, Debug)]
 struct Arguments {
+    /// What is done.
+    #[arg(long, value_enum, default_value_t = Part::Tools)]
+    part: Part,
     /// Names of cases, separated by blanks; none: all.
     #[arg(long, default_value = "")]
     cases: String,
@@ -48,9 +57,38 @@ struct Arguments {
     /// A command in whose words the daemon is started, such as `nice -n -5`.
     #[arg(long, default_value = "")]
     wrapper: String,
+    /// For `--part points`.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// For `--part connect`.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// For `--part connect`: path and query.
+    #[arg(long, default_value = "/")]
+    target: String,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// The tools beside each other.
+    Tools,
+    /// A guest's busy screen, forwarded and bridged.
+    Screen,
+    /// Settings of a unit's scheduling.
+    Scheduling,
+    /// Growth with the number of clients.
+    Growth,
+    /// Reads a file of points that were measured elsewhere: `--file`.
+    Points,
+    /// Reads a file of values that were measured elsewhere: `--file`.
+    Values,
+    /// Writes the results' tables into docs/benchmarks.md.
+    Docs,
+    /// Milliseconds from a connection to its first byte: `--port` and `--target`.
+    Connect,
 }
 
 fn main() -> ExitCode {
@@ -64,8 +102,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
-    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
+    match arguments.part {
+        Part::Points => return growth::read(arguments.file.as_deref().context("--part points takes --file")?),
+        Part::Values => return values(arguments.file.as_deref().context("--part values takes --file")?),
+        Part::Docs => return docs::write(&arguments.folder, Path::new("docs/benchmarks.md")),
+        Part::Connect => return connect(arguments.port, &arguments.target),
+        _ => {}
+    }
     let cores = Cores::find()?;
     cores.take_ours()?;
     if cores.tool == cores.ours {
@@ -75,6 +118,47 @@ fn run(arguments: &Arguments) -> Result<()> {
         Workshop::new(&arguments.folder.join("work"), &arguments.release, &arguments.folder.join("tools"), cores)?;
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
+    match arguments.part {
+        Part::Scheduling => scheduling::run(&mut workshop, arguments.rounds, &arguments.folder),
+        Part::Growth => growth::run(&mut workshop, arguments.rounds, &arguments.folder),
+        Part::Screen => screen::run(&workshop, &arguments.folder.join("../guest"), arguments.rounds, &arguments.folder),
+        _ => compare(arguments, &workshop),
+    }
+}
+
+fn connect(port: u16, target: &str) -> Result<()> {
+    let setting = Setting::new()?;
+    let begun = Instant::now();
+    Client::connect(&setting, port, Speech::Wss, target)?.receive_until(1)?;
+    println!("{:.3}", begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// Medians of lines "CASE METRIC VALUE" about the installed unit.
+fn values(file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut measured = Vec::<((&str, &str), Vec<f64>)>::new();
+    for line in text.lines() {
+        let [case, metric, value] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            bail!("{}: no value: {line}", file.display());
+        };
+        match measured.iter_mut().find(|(known, _)| *known == (case, metric)) {
+            Some((_, values)) => values.push(value.parse()?),
+            None => measured.push(((case, metric), vec![value.parse()?])),
+        }
+    }
+    let one = |((case, metric), values): &mut ((&str, &str), Vec<f64>)| {
+        Row::new(case, "console-proxy@.service", metric, percentile(values, 50))
+    };
+    let rows: Vec<_> = measured.iter_mut().map(one).collect();
+    println!("{}", docs::table(&rows));
+    write_rows(&file.with_extension("json"), &rows)
+}
+
+/// The tools beside each other.
+fn compare(arguments: &Arguments, workshop: &Workshop) -> Result<()> {
+    let cases = chosen(&arguments.cases, &Case::ALL, Case::name, "case")?;
+    let tools = chosen(&arguments.tools, &Tool::ALL, Tool::name, "tool")?;
     let (begun, mut report) = (Instant::now(), Report::default());
     let mut failures = 0;
     for round in 1..=arguments.rounds {
@@ -91,7 +175,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 if !case.fits(tool) {
                     continue;
                 }
-                match case.measure(tool, &workshop) {
+                match case.measure(tool, workshop) {
                     Ok(values) => values.into_iter().for_each(|(metric, value)| report.add(*case, tool, metric, value)),
                     Err(why) => {
                         eprintln!("bench: {why:#}");

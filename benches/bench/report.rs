@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cases::{Case, percentile};
 use crate::tools::Tool;
@@ -14,7 +14,7 @@ use crate::tools::Tool;
 const METRICS: [&str; 7] = ["cpu_percent", "frames_per_second", "p50_us", "p99_us", "cpu_ms_per_mb", "pss_kb", "ms"];
 
 /// One value of results.json.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub case: String,
@@ -24,6 +24,14 @@ pub struct Row {
     pub metric: String,
     /// The median over the rounds.
     pub value: f64,
+}
+
+impl Row {
+    /// A row whose value has four digits after the point.
+    pub fn new(case: &str, tool: &str, metric: &str, value: f64) -> Self {
+        let value = (value * 1e4).round() / 1e4;
+        Self { case: case.to_owned(), tool: tool.to_owned(), metric: metric.to_owned(), value }
+    }
 }
 
 /// Everything that was measured.
@@ -93,9 +101,7 @@ impl Report {
                 let Some(value) = self.value(case, tool, metric) else { continue };
                 let is_main = case.is_main() && METRICS.contains(&metric) && tool != Tool::Forwarding;
                 let rows = if is_main { &mut main } else { &mut more };
-                let value = (value * 1e4).round() / 1e4;
-                let (case, tool) = (case.name().to_owned(), tool.name().to_owned());
-                rows.push(Row { case, tool, metric: metric.to_owned(), value });
+                rows.push(Row::new(case.name(), tool.name(), metric, value));
             }
         }
         write_rows(&folder.join("results.json"), &main)?;

@@ -100,6 +100,8 @@ pub struct Workshop {
     pub config: String,
     /// A command in whose words the daemon is started, such as `chrt -f 1`.
     pub wrapper: Vec<String>,
+    /// Its timer slack, in nanoseconds.
+    pub timer_slack: Option<u64>,
 }
 
 /// A tool in front of a backend.
@@ -130,6 +132,7 @@ impl Workshop {
             websocat: tools.join("bin/websocat"),
             config: String::new(),
             wrapper: Vec::new(),
+            timer_slack: None,
         };
         fs::write(workshop.file("both.pem"), format!("{certificate}{key}"))?;
         workshop.write("root/etc/console-proxy/tls/certificate.pem", &certificate)?;
@@ -190,10 +193,15 @@ impl Workshop {
             Place::Tcp(port) => format!("tcp:127.0.0.1:{port}"),
             Place::Unix(path) => format!("unix:{}", path.display()),
         };
-        let backend: RouteBackend = backend.parse()?;
-        let way = |console: &str| {
-            let side = if tool == Tool::Forwarding && console == "vnc" { "websocket" } else { "raw" };
-            serde_json::json!({"console": console, side: backend})
+        let side = if tool == Tool::Forwarding { "websocket" } else { "raw" };
+        self.write_route(&[("serial/0", "raw", &backend), ("vnc", side, &backend)])
+    }
+
+    /// A route, and its file: consoles, which side of each, and where that is.
+    fn write_route(&self, consoles: &[(&str, &str, &str)]) -> Result<PathBuf> {
+        let way = |(console, side, backend): &(&str, &str, &str)| {
+            let backend: RouteBackend = backend.parse()?;
+            Ok(serde_json::from_value(serde_json::json!({"console": console, *side: backend}))?)
         };
         let route = Route {
             version: 1,
@@ -202,7 +210,7 @@ impl Workshop {
             port: 23000,
             since: 0,
             auth: Auth::Ticket,
-            consoles: vec![serde_json::from_value(way("serial/0"))?, serde_json::from_value(way("vnc"))?],
+            consoles: consoles.iter().map(way).collect::<Result<_>>()?,
             unreachable: Vec::new(),
         };
         let name = format!("root/run/console-proxy/guests/{GUEST}/route.toml");
@@ -211,18 +219,36 @@ impl Workshop {
         Ok(self.file(&name))
     }
 
+    /// Starts our proxy by hand with a route of these consoles, see `write_route`.
+    pub fn start_ours(&self, consoles: &[(&str, &str, &str)]) -> Result<Started> {
+        let port = free_port()?;
+        let mut command = self.console_proxyd(port, &self.write_route(consoles)?)?;
+        self.wait_for(Tool::ConsoleProxy, &mut command, port)
+    }
+
+    fn console_proxyd(&self, port: u16, route: &Path) -> Result<Command> {
+        self.write("root/etc/console-proxy/console-proxy.toml", &self.config)?;
+        let mut command = wrapped(&self.wrapper, &self.program("console-proxyd"));
+        command.env("CONSOLE_PROXY_ROOT", self.file("root"));
+        command.arg(format!("--listen=127.0.0.1:{port}")).arg("--route").arg(route);
+        Ok(command)
+    }
+
+    fn wait_for(&self, tool: Tool, command: &mut Command, port: u16) -> Result<Started> {
+        let mut running = self.cores.start(command, &self.file(&format!("{tool}.log")))?;
+        running.wait_for(port).with_context(|| format!("{tool} does not start"))?;
+        if let Some(slack) = self.timer_slack {
+            fs::write(format!("/proc/{}/timerslack_ns", running.pid()), slack.to_string())?;
+        }
+        Ok(Started { running, port, tool, _broker: None })
+    }
+
     /// Starts a tool by hand; it listens when this returns.
     pub fn start(&self, tool: Tool, place: &Place) -> Result<Started> {
         let port = free_port()?;
         let listen = format!("127.0.0.1:{port}");
         let mut command = match tool {
-            Tool::ConsoleProxy | Tool::Forwarding => {
-                self.write("root/etc/console-proxy/console-proxy.toml", &self.config)?;
-                let mut command = wrapped(&self.wrapper, &self.program("console-proxyd"));
-                command.env("CONSOLE_PROXY_ROOT", self.file("root"));
-                command.args(["--listen", &listen, "--route"]).arg(self.route(tool, place)?);
-                command
-            }
+            Tool::ConsoleProxy | Tool::Forwarding => self.console_proxyd(port, &self.route(tool, place)?)?,
             Tool::Websockify => self.websockify(&[&listen], place),
             Tool::Websocat => self.websocat(&format!("wss-l:{listen}"), place),
             Tool::SocketProxyd => {
@@ -234,9 +260,7 @@ impl Workshop {
             Tool::Socat => socat(&format!("TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay"), place),
             Tool::Haproxy => self.haproxy(&listen, place)?,
         };
-        let mut running = self.cores.start(&mut command, &self.file(&format!("{tool}.log")))?;
-        running.wait_for(port).with_context(|| format!("{tool} does not start"))?;
-        Ok(Started { running, port, tool, _broker: None })
+        self.wait_for(tool, &mut command, port)
     }
 
     /// Makes the socket of a tool that whoever connects starts.
@@ -397,13 +421,14 @@ impl Broker {
 fn hand_over(stream: &mut UnixStream, route: &Route) -> Result<()> {
     let request =
         broker_server::read_request(stream, Duration::from_secs(5)).map_err(|why| anyhow::anyhow!("{why:?}"))?;
+    let Some(request) = request else { return Ok(()) };
     let way = route.way(request.console).context("no such console")?;
     let connected: OwnedFd = match way.raw.as_ref().or(way.websocket.as_ref()).context("no backend")? {
         RouteBackend::Tcp(address, port) => std::net::TcpStream::connect((*address, *port))?.into(),
         RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),
         RouteBackend::Pty(_) => bail!("this broker has no terminals"),
     };
-    broker_server::answer(stream, Ok(connected.as_fd()))?;
+    broker_server::grant(stream, Vec::new(), &[connected.as_fd()])?;
     Ok(())
 }
 

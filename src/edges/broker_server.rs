@@ -1,10 +1,12 @@
 //! The broker's side of its socket: one caller, who it really is, a request in, an answer out.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,12 +14,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::rules::broker::{
-    Answer, Hierarchy, Kind, LONGEST_LINE, Refusal, Request, VERSION, cgroup_path, unit_of_path,
+    Answer, Hierarchy, Kind, LONGEST_LINE, MOST_DESCRIPTORS, Refusal, Request, VERSION, cgroup_path, unit_of_path,
 };
 use crate::rules::guest::Uuid;
 
 /// Who is at the other end: the process that connected, and whose proxy it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Its process.
     pub pid: u32,
@@ -25,14 +27,43 @@ pub struct Caller {
     pub uid: u32,
     /// The guest whose proxy it is.
     pub guest: Uuid,
-    process: OwnedFd,
+    path: String,
+    process: Arc<OwnedFd>,
+}
+
+/// Proxies that the system manager has vouched for. It is asked once per process, which takes
+/// milliseconds: while a process lives its pid is its own, and nobody but root changes its user or cgroup.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<HashMap<u32, Caller>>);
+
+impl Known {
+    fn vouches_for(&self, caller: &Caller) -> bool {
+        let known = self.living();
+        known.get(&caller.pid).is_some_and(|known| (&known.path, known.uid) == (&caller.path, caller.uid))
+    }
+
+    fn remember(&self, caller: &Caller) {
+        self.living().insert(caller.pid, caller.clone());
+    }
+
+    /// Whether none of them lives.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.living().is_empty()
+    }
+
+    fn living(&self) -> MutexGuard<'_, HashMap<u32, Caller>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, caller| caller.is_alive());
+        known
+    }
 }
 
 impl Caller {
     /// Finds out who connected. Nothing is taken from the caller itself: the kernel says which process
     /// and user connected, its whole cgroup says which unit it is, and the system manager says which
     /// user it gave that unit, and where that unit is.
-    pub fn of(stream: &UnixStream) -> Result<Self, Refusal> {
+    pub fn of(stream: &UnixStream, known: &Known) -> Result<Self, Refusal> {
         let denied = |why: String| Refusal::new(Kind::Denied, why);
         let peer = rustix::net::sockopt::socket_peercred(stream)
             .map_err(|why| denied(format!("the caller is not known: {why}")))?;
@@ -46,27 +77,38 @@ impl Caller {
         let path = cgroup_path(&cgroup, hierarchy()).unwrap_or_default();
         let stranger = || denied(format!("pid {pid} (uid {uid}) runs in no proxy's unit"));
         let (unit, guest) = unit_of_path(path).ok_or_else(stranger)?;
-        let known = super::units::unit_identity(unit)
-            .map_err(|why| denied(format!("the system manager does not know {unit}: {why:#}")))?;
-        // A user's own systemd can run a unit of the same name, in a path of its own.
-        if known.control_group != path {
-            return Err(denied(format!("pid {pid} (uid {uid}) does not run where the system manager keeps {unit}")));
+        let caller = Self { pid, uid, guest, path: path.to_owned(), process: Arc::new(process) };
+        if !known.vouches_for(&caller) {
+            caller.check(unit)?;
+            known.remember(&caller);
         }
-        if known.uid != Some(uid) {
-            return Err(denied(format!("pid {pid} has uid {uid}, which is not the one that {unit} was given")));
-        }
-        let caller = Self { pid, uid, guest, process };
         if !caller.is_alive() {
             return Err(denied("the caller has gone".to_owned()));
         }
         Ok(caller)
     }
 
+    /// Compares with what the system manager says of the unit.
+    fn check(&self, unit: &str) -> Result<(), Refusal> {
+        let denied = |why: String| Refusal::new(Kind::Denied, why);
+        let (pid, uid) = (self.pid, self.uid);
+        let unit_is = super::units::unit_identity(unit)
+            .map_err(|why| denied(format!("the system manager does not know {unit}: {why:#}")))?;
+        // A user's own systemd can run a unit of the same name, in a path of its own.
+        if unit_is.control_group != self.path {
+            return Err(denied(format!("pid {pid} (uid {uid}) does not run where the system manager keeps {unit}")));
+        }
+        if unit_is.uid != Some(uid) {
+            return Err(denied(format!("pid {pid} has uid {uid}, which is not the one that {unit} was given")));
+        }
+        Ok(())
+    }
+
     /// Whether the process that connected still runs: its pid is then still its own.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         // A pidfd becomes readable when its process ends.
-        matches!(wait(self.process.as_fd(), PollFlags::IN, Duration::ZERO), Ok(false))
+        matches!(wait((*self.process).as_fd(), PollFlags::IN, Duration::ZERO), Ok(false))
     }
 }
 
@@ -79,8 +121,9 @@ fn hierarchy() -> Hierarchy {
     if unified { Hierarchy::Unified } else { Hierarchy::Named }
 }
 
-/// Reads a request: one line, at most [`LONGEST_LINE`] bytes, all of it within `patience`.
-pub fn read_request(stream: &mut UnixStream, patience: Duration) -> Result<Request, Refusal> {
+/// Reads a request: one line, at most [`LONGEST_LINE`] bytes, all of it within `patience`. `None` where the
+/// caller only wanted to be known before it asks.
+pub fn read_request(stream: &mut UnixStream, patience: Duration) -> Result<Option<Request>, Refusal> {
     let denied = |why: &str| Refusal::new(Kind::Denied, why);
     let until = Instant::now() + patience;
     let mut line = Vec::new();
@@ -92,6 +135,7 @@ pub fn read_request(stream: &mut UnixStream, patience: Duration) -> Result<Reque
         stream.set_read_timeout(Some(left)).map_err(|why| denied(&why.to_string()))?;
         let mut bytes = [0; LONGEST_LINE];
         match stream.read(&mut bytes) {
+            Ok(0) if line.is_empty() => return Ok(None),
             Ok(0) => return Err(denied("the request is not whole")),
             Ok(n) => line.extend(&bytes[..n]),
             Err(why)
@@ -112,23 +156,31 @@ pub fn read_request(stream: &mut UnixStream, patience: Duration) -> Result<Reque
             request.version
         )));
     }
-    Ok(request)
+    Ok(Some(request))
 }
 
-/// Sends the answer; a granted one takes the descriptor along.
-pub fn answer(stream: &mut UnixStream, result: Result<BorrowedFd<'_>, Refusal>) -> io::Result<()> {
+/// Grants a request: the descriptors go along, for a log with their files' numbers.
+pub fn grant(stream: &mut UnixStream, files: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send(stream, &Answer { version: VERSION, refusal: None, files }, descriptors)
+}
+
+/// Refuses a request.
+pub fn refuse(stream: &mut UnixStream, refusal: Refusal) -> io::Result<()> {
+    send(stream, &Answer { version: VERSION, refusal: Some(refusal), files: Vec::new() }, &[])
+}
+
+fn send(stream: &mut UnixStream, answer: &Answer, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;
-    let (refusal, descriptor) = match result {
-        Ok(descriptor) => (None, Some(descriptor)),
-        Err(refusal) => (Some(refusal), None),
-    };
-    let mut line = serde_json::to_vec(&Answer { version: VERSION, refusal })?;
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    let Some(descriptor) = descriptor else { return stream.write_all(&line) };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    if descriptors.is_empty() {
+        return stream.write_all(&line);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // One write: an answer is far below what a unix socket takes at once.
     let sent = sendmsg(&*stream, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
     if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
@@ -136,7 +188,8 @@ pub fn answer(stream: &mut UnixStream, result: Result<BorrowedFd<'_>, Refusal>) 
 
 /// Waits until the caller closes its side, or ends.
 pub fn wait_for_close(stream: &UnixStream, caller: &Caller) {
-    let mut both = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP), PollFd::new(&caller.process, PollFlags::IN)];
+    let mut both =
+        [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP), PollFd::new(&*caller.process, PollFlags::IN)];
     loop {
         match poll(&mut both, None) {
             Err(rustix::io::Errno::INTR) => {}
@@ -170,12 +223,13 @@ mod tests {
         assert_eq!(why.words, "the request did not come in time");
         theirs.write_all(&[b'a'; 3000]).unwrap();
         assert_eq!(read_request(&mut ours, Duration::from_secs(5)).unwrap_err().words, "the request is too long");
-        drop(theirs);
+        let (mut ours, _) = UnixStream::pair().unwrap();
+        assert_eq!(read_request(&mut ours, Duration::from_secs(5)).unwrap(), None, "who asks nothing is just greeted");
     }
 
     #[test]
     fn a_process_that_is_no_proxy_is_refused_whatever_it_says() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        assert_eq!(Caller::of(&ours).unwrap_err().kind, Kind::Denied);
+        assert_eq!(Caller::of(&ours, &Known::default()).unwrap_err().kind, Kind::Denied);
     }
 }

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keys;
 pub mod libvirt;
 pub mod line;
+pub mod logs;
 pub mod nft;
 pub mod paths;
 pub mod ports;

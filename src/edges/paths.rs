@@ -182,6 +182,12 @@ impl Paths {
         self.at("etc/libvirt/qemu")
     }
 
+    /// Where libvirt keeps guests' logs.
+    #[must_use]
+    pub fn guest_logs(&self) -> PathBuf {
+        self.below_root(crate::rules::log::FOLDER)
+    }
+
     /// Where locks of terminal devices lie, by UUCP's rules.
     #[must_use]
     pub fn terminal_locks(&self) -> PathBuf {

@@ -6,17 +6,20 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::hub::{Hub, Hubs, Limits, Port};
+use super::hub::{Before, Hub, Hubs, Limits, Port};
 use super::live::Live;
+use super::logged::{Files, Logged};
+use super::past::Past;
 use super::recorder::{Order, Recorder};
 use crate::edges::backends::{self, Lease, Stream};
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
-use crate::edges::{broker, files, issuers, line, recordings, tls};
+use crate::edges::{broker, files, issuers, line, logs, recordings, tls};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid};
@@ -145,11 +148,35 @@ impl Guest {
     /// Joins the viewers of a text console, or opens it for the first.
     pub async fn join(self: &Rc<Self>, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
         let opening = async || {
+            // The log first: what the port says from then on is in what the log will have.
+            let files = way.log.as_ref().map(|log| LogFiles {
+                guest: self.opener(route),
+                console: way.console,
+                log: log.clone(),
+            });
+            let past = match &files {
+                Some(files) => {
+                    Some(files.open().await.and_then(|files| Past::new(files).map_err(|why| refused(way, &why))))
+                }
+                None => None,
+            };
             let (descriptor, lease) = self.connect(route, way, Part::Raw).await?;
             let line = line::Descriptor::new(descriptor).map_err(|why| refused(way, &why))?;
             let config = self.config();
             let limits = Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause };
-            Ok(Hub::start_recorded(line, lease, limits, self.recorder(route, way.console)))
+            let recorder = self.recorder(route, way.console);
+            Ok(match (past, files) {
+                (Some(Ok(past)), Some(files)) => {
+                    let past = Rc::new(past);
+                    let line = Logged::new(line, files, past.clone());
+                    Hub::start(line, lease, limits, Before::Kept(past), recorder)
+                }
+                (Some(Err(why)), _) => {
+                    tracing::warn!(guest = %route.uuid, console = %way.console, "{}: no history: {why}", way.console);
+                    Hub::start(line, lease, limits, Before::Unknown(why.words), recorder)
+                }
+                _ => Hub::start(line, lease, limits, Before::Nothing, recorder),
+            })
         };
         self.hubs.join(way.console, opening).await
     }
@@ -172,6 +199,17 @@ impl Guest {
         record.wants(&route.name, console).then(|| Recorder::start(order, create))
     }
 
+    fn opener(&self, route: &Route) -> LogOpener {
+        match self.opener {
+            Opener::Direct => LogOpener::Direct(self.paths.clone()),
+            Opener::Broker => LogOpener::Broker {
+                socket: self.paths.broker_socket(),
+                uuid: route.uuid.clone(),
+                patience: self.config().proxy.connect_timeout,
+            },
+        }
+    }
+
     async fn connect(&self, route: &Route, way: &Way, part: Part) -> Result<(OwnedFd, Lease), Refusal> {
         let backend = backend(way, part)?;
         let patience = self.config().proxy.connect_timeout;
@@ -179,6 +217,29 @@ impl Guest {
             Opener::Direct => backends::connect(&self.paths, backend, patience).await,
             Opener::Broker => {
                 broker::open(&self.paths.broker_socket(), &route.uuid, way.console, part, backend, patience).await
+            }
+        }
+    }
+}
+
+/// Who opens a console's log.
+struct LogFiles {
+    guest: LogOpener,
+    console: Console,
+    log: String,
+}
+
+enum LogOpener {
+    Direct(Paths),
+    Broker { socket: PathBuf, uuid: Uuid, patience: Duration },
+}
+
+impl Files for LogFiles {
+    async fn open(&self) -> Result<Vec<logs::Numbered>, Refusal> {
+        match &self.guest {
+            LogOpener::Direct(paths) => logs::open(paths, &self.log),
+            LogOpener::Broker { socket, uuid, patience } => {
+                broker::open_log(socket, uuid, self.console, *patience).await
             }
         }
     }
@@ -192,7 +253,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
     let backend = match part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
-        Part::Recording => None,
+        Part::Log | Part::Recording => None,
     };
     backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }

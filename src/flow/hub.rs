@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::past::Past;
 use super::recorder::Recorder;
 use crate::edges::backends::Lease;
 use crate::edges::line::Line;
@@ -37,9 +38,22 @@ pub struct Limits {
     pub pause: Duration,
 }
 
+/// What is known of a port's past.
+#[derive(Clone, Debug, Default)]
+pub enum Before {
+    /// Nothing is kept.
+    #[default]
+    Nothing,
+    /// Something may be, but cannot be had; the reason.
+    Unknown(String),
+    /// Its log, which is also where the line that the hub reads is read from.
+    Kept(Rc<Past>),
+}
+
 /// A serial port that is open. Dropped with its last viewer, it closes the port.
 #[derive(Debug)]
 pub struct Hub {
+    before: Before,
     shared: Rc<Shared>,
     input: mpsc::Sender<Bytes>,
     task: AbortHandle,
@@ -57,17 +71,19 @@ struct Shared {
 }
 
 impl Hub {
-    /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped.
+    /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped. The recorder gets
+    /// what is read, and what is typed.
     #[must_use]
-    pub fn start(line: impl Line + 'static, lease: Lease, limits: Limits) -> Self {
-        Self::start_recorded(line, lease, limits, None)
-    }
-
-    /// The same; the recorder gets what is read, and what is typed.
-    #[must_use]
-    pub fn start_recorded(line: impl Line + 'static, lease: Lease, limits: Limits, recorder: Option<Recorder>) -> Self {
+    pub fn start(
+        line: impl Line + 'static,
+        lease: Lease,
+        limits: Limits,
+        before: Before,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let start = if let Before::Kept(past) = &before { past.read() } else { 0 };
         let shared = Rc::new(Shared {
-            ring: RefCell::new(Ring::new(limits.buffer, 0)),
+            ring: RefCell::new(Ring::new(limits.buffer, start)),
             grown: Notify::new(),
             gather: RefCell::new(Gather::new(limits.pause, line.room())),
             typed: Notify::new(),
@@ -77,7 +93,13 @@ impl Hub {
         });
         let (input, typed) = mpsc::channel(INPUT);
         let task = tokio::task::spawn_local(serve(shared.clone(), line, lease, typed)).abort_handle();
-        Self { shared, input, task }
+        Self { before, shared, input, task }
+    }
+
+    /// What is known of the port's past.
+    #[must_use]
+    pub fn before(&self) -> &Before {
+        &self.before
     }
 
     /// What a viewer is told before anything else: that the port is recorded.
@@ -234,7 +256,7 @@ mod tests {
 
     fn start() -> (Hub, Guest) {
         let (line, guest) = MemoryLine::new();
-        (Hub::start(line, Lease::None, LIMITS), guest)
+        (Hub::start(line, Lease::None, LIMITS, Before::Nothing, None), guest)
     }
 
     /// The output so far, and when each part of it was read.

@@ -9,6 +9,8 @@ pub mod guest;
 pub mod hub;
 mod identity;
 pub mod live;
+pub mod logged;
+pub mod past;
 pub mod recorder;
 mod refused;
 pub mod serial;

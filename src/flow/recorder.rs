@@ -70,9 +70,9 @@ impl Recorder {
     #[must_use]
     pub fn notice(&self) -> &'static str {
         if self.input {
-            "[console-proxy: what this console shows and what is typed here is recorded]\r\n"
+            "what this console shows and what is typed here is recorded"
         } else {
-            "[console-proxy: what this console shows is recorded]\r\n"
+            "what this console shows is recorded"
         }
     }
 

@@ -14,16 +14,15 @@ use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::edges::broker_server::{self as server, Caller};
+use crate::edges::broker_server::{self as server, Caller, Known};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, nft, publish, recordings, terminal};
+use crate::edges::{claims, files, journal, logs, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::config::Config;
 use crate::rules::guest::{Console, printable};
-use crate::rules::route::{Backend, Route};
+use crate::rules::route::{Backend, Route, log_place};
 
-/// The broker ends when nobody was connected for this time.
+/// The broker ends when no proxy lives, and nobody was connected, for this time.
 const IDLE: Duration = Duration::from_secs(60);
 /// A whole request must have come by then.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,15 +50,16 @@ fn run() -> Result<()> {
     };
     let paths = Paths::from_environment();
     let callers = Callers::default();
+    let known = Arc::new(Known::default());
     systemd::ready();
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
     let mut idle_since = Instant::now();
     loop {
         systemd::alive();
         if server::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &paths, &callers);
+            accept(&listener, &paths, &callers, &known);
             idle_since = Instant::now();
-        } else if !callers.is_empty() {
+        } else if !callers.is_empty() || !known.is_empty() {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= IDLE {
             return Ok(());
@@ -67,7 +67,7 @@ fn run() -> Result<()> {
     }
 }
 
-fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers) {
+fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers, known: &Arc<Known>) {
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
         Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -82,29 +82,36 @@ fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers) {
         tracing::warn!(uid, "uid {uid} has too many connections to the broker");
         return;
     };
-    let paths = paths.clone();
+    let (paths, known) = (paths.clone(), known.clone());
     let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
         let _seat = seat;
-        serve(&paths, stream);
+        serve(&paths, &known, stream);
     });
     if let Err(why) = spawned {
         tracing::warn!("cannot serve a caller: {why}");
     }
 }
 
-fn serve(paths: &Paths, mut stream: UnixStream) {
+fn serve(paths: &Paths, known: &Known, mut stream: UnixStream) {
     if stream.set_nonblocking(false).is_err() {
         return;
     }
-    let granted = identify(&mut stream)
-        .and_then(|(caller, request)| grant(paths, &caller, &request).map(|granted| (caller, granted)));
+    let granted = match identify(known, &mut stream) {
+        Ok(Some((caller, request))) => grant(paths, &caller, &request).map(|granted| (caller, granted)),
+        Ok(None) => return,
+        Err(refusal) => Err(refusal),
+    };
     match granted {
-        Ok((caller, (descriptor, lock))) => {
-            if server::answer(&mut stream, Ok(descriptor.as_fd())).is_err() {
+        Ok((caller, granted)) => {
+            let descriptors: Vec<_> = granted.descriptors.iter().map(AsFd::as_fd).collect();
+            if server::grant(&mut stream, granted.files, &descriptors).is_err() {
                 return;
             }
-            drop(descriptor);
-            if lock.is_some() {
+            drop(granted.descriptors);
+            if let Some(port) = granted.guarded {
+                warn_unguarded(paths, port);
+            }
+            if granted.lock.is_some() {
                 server::wait_for_close(&stream, &caller);
             }
         }
@@ -114,23 +121,35 @@ fn serve(paths: &Paths, mut stream: UnixStream) {
             } else {
                 tracing::info!("{refusal}");
             }
-            let _ = server::answer(&mut stream, Err(refusal));
+            let _ = server::refuse(&mut stream, refusal);
         }
     }
 }
 
-fn identify(stream: &mut UnixStream) -> Result<(Caller, Request), Refusal> {
-    let caller = Caller::of(stream)?;
-    let request = server::read_request(stream, PATIENCE)?;
+/// Who calls, and what for; `None` where they only wanted to be known.
+fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Request)>, Refusal> {
+    let caller = Caller::of(stream, known)?;
+    let Some(request) = server::read_request(stream, PATIENCE)? else { return Ok(None) };
     if request.guest != caller.guest {
         let words = format!("the proxy of {} asked for guest {}", caller.guest, request.guest);
         return Err(Refusal::new(Kind::Denied, words));
     }
-    Ok((caller, request))
+    Ok(Some((caller, request)))
+}
+
+/// What a proxy gets.
+#[derive(Default)]
+struct Granted {
+    descriptors: Vec<OwnedFd>,
+    /// Which files of a log they are.
+    files: Vec<u8>,
+    lock: Option<terminal::Lock>,
+    /// The port, where it is one that the guard should guard.
+    guarded: Option<u16>,
 }
 
 /// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
-fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
+fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
@@ -140,27 +159,29 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<(OwnedFd, 
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
-        Part::Recording => return recording(paths, caller, &route, request.console).map(|file| (file.into(), None)),
+        Part::Recording => {
+            let file = recording(paths, caller, &route, request.console)?;
+            return Ok(Granted { descriptors: vec![file.into()], ..Granted::default() });
+        }
+        Part::Log => {
+            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{} has no log", request.console)))?;
+            check_owner(paths, caller, &route, &log_place(log), log)?;
+            let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
+            return Ok(Granted { descriptors, files, ..Granted::default() });
+        }
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
-    match claims::owner(paths, &backend.place()) {
-        Some(owner) if owner == caller.guest => {}
-        Some(owner) => return Err(unknown(format!("{backend} belongs to guest {owner} by now"))),
-        None => {
-            return Err(unknown(format!(
-                "nobody knows whose {backend} is: `console-proxy publish {}`",
-                printable(&route.name)
-            )));
-        }
-    }
+    check_owner(paths, caller, &route, &backend.place(), &backend.to_string())?;
     if !caller.is_alive() {
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
     let config = files::config(paths).unwrap_or_default();
-    if let Backend::Tcp(_, port) = backend {
-        heed_guard(paths, &config, *port);
-    }
-    open(paths, backend, caller.pid, config.proxy.connect_timeout)
+    let guarded = match backend {
+        Backend::Tcp(_, port) => Some(*port).filter(|port| config.serial.ports.contains(*port)),
+        _ => None,
+    };
+    let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
+    Ok(Granted { descriptors: vec![descriptor], files: Vec::new(), lock, guarded })
 }
 
 /// Makes a file for a recording where the configuration asks for one: nothing of it is the caller's to say. What is kept
@@ -179,9 +200,19 @@ fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) ->
         .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
 }
 
+/// Whether a place is the caller's guest's.
+fn check_owner(paths: &Paths, caller: &Caller, route: &Route, place: &str, words: &str) -> Result<(), Refusal> {
+    let unknown = |words: String| Err(Refusal::new(Kind::Unknown, words));
+    match claims::owner(paths, place) {
+        Some(owner) if owner == caller.guest => Ok(()),
+        Some(owner) => unknown(format!("{words} belongs to guest {owner} by now")),
+        None => unknown(format!("nobody knows whose {words} is: `console-proxy publish {}`", printable(&route.name))),
+    }
+}
+
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.
-fn heed_guard(paths: &Paths, config: &Config, port: u16) {
-    if config.serial.ports.contains(port) && matches!(nft::is_loaded(), Ok(false)) {
+fn warn_unguarded(paths: &Paths, port: u16) {
+    if matches!(nft::is_loaded(), Ok(false)) {
         tracing::warn!(
             "the guard (table inet console_proxy) is not in the kernel: any local user can reach port {port}; having it loaded"
         );

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{files, journal, keys, tls};
+use crate::edges::{broker, files, journal, keys, tls};
 use crate::flow::guest::{Guest, Opener};
 use crate::flow::server::{self, Ended, Listener};
 use crate::rules::guest::Uuid;
@@ -78,6 +78,12 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let paths = Paths::from_environment();
     let config = files::config(&paths)?;
+    if arguments.guest.is_some() {
+        // While the first client shakes hands the broker finds out who we are.
+        let socket = paths.broker_socket();
+        tokio::task::spawn_local(async move { broker::greet(&socket).await });
+        tokio::task::yield_now().await;
+    }
     let (guest, listeners, idle) = match (&arguments.guest, &arguments.listen, &arguments.route) {
         (Some(uuid), ..) => {
             let listeners = inherited()?;

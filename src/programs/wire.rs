@@ -75,6 +75,8 @@ enum Part {
     Websocket,
     /// Serial ports, added or turned.
     Serial,
+    /// Logs of serial ports.
+    History,
 }
 
 /// `console-proxy wire`.

@@ -107,6 +107,17 @@ pub enum Sharing {
     Refuse,
 }
 
+/// Whether libvirt keeps what serial ports say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum History {
+    /// Only where an owner's own `<log>` does.
+    #[default]
+    Off,
+    /// Wiring gives every serial port a log file of its own, at the guest's next start.
+    On,
+}
+
 /// Serial ports: in guests' definitions, and how they are served.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -117,6 +128,10 @@ pub struct Serial {
     pub add: SerialAdd,
     /// What happens to those that are there.
     pub existing: SerialExisting,
+    /// Whether libvirt keeps what they say.
+    pub history: History,
+    /// Bytes of it that a client gets when it connects.
+    pub history_bytes: usize,
     /// Several who type at one port.
     pub viewers: Sharing,
     /// The longest time that a port is left alone while its guest keeps talking.
@@ -130,6 +145,8 @@ impl Default for Serial {
             ports: PortRange::new(28000, 28999),
             add: SerialAdd::default(),
             existing: SerialExisting::default(),
+            history: History::default(),
+            history_bytes: 64 << 10,
             viewers: Sharing::default(),
             pause: Duration::from_millis(10),
         }
@@ -417,6 +434,7 @@ impl Config {
             ("proxy.max-viewers", proxy.max_viewers, 1, 1024),
             ("proxy.max-frame", proxy.max_frame, 4096, 64 << 20),
             ("proxy.serial-buffer", proxy.serial_buffer, 4096, 64 << 20),
+            ("serial.history-bytes", self.serial.history_bytes, 0, 64 << 20),
         ];
         let record = &self.record;
         let sizes = [
@@ -543,7 +561,7 @@ mod tests {
             ("listen", 3),
             ("proxy", 8),
             ("record", 6),
-            ("serial", 5),
+            ("serial", 7),
             ("spice", 1),
             ("tls", 2),
             ("vnc", 1),

@@ -48,6 +48,8 @@ pub struct Chardev {
     pub port: Option<u16>,
     /// `alias@name`.
     pub alias: Option<String>,
+    /// `log@file`: where libvirt keeps what the device says.
+    pub log: Option<String>,
 }
 
 /// Where a character device's bytes are on the host.
@@ -211,6 +213,7 @@ fn chardev(node: Node<'_>) -> Chardev {
             .to_owned(),
         port: target.and_then(|t| t.attribute("port")).and_then(|port| port.parse().ok()),
         alias: node.first("alias").and_then(|a| a.attribute("name")).map(str::to_owned),
+        log: node.first("log").and_then(|log| log.attribute("file")).map(str::to_owned),
     }
 }
 

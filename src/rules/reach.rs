@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::config::{Config, SpiceWebsocket, VncWebsocket};
 use super::domain::{Chardev, Display, DisplayKind, Domain, Listen, Source};
 use super::guest::Console;
+use super::log;
 use super::ports::Slot;
 use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
 
@@ -43,13 +44,14 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
             DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config)),
         }
     }
-    for serial in &domain.serials {
-        let console = Console::Serial(serial.port.unwrap_or(0));
-        add(&mut route, console, chardev(serial, config, serial_port));
-    }
-    for virtio in domain.own_consoles() {
-        let console = Console::Console(virtio.port.unwrap_or(0));
-        add(&mut route, console, chardev(virtio, config, serial_port));
+    let serials = domain.serials.iter().map(|serial| (Console::Serial(serial.port.unwrap_or(0)), serial));
+    let others = domain.own_consoles().map(|other| (Console::Console(other.port.unwrap_or(0)), other));
+    for (console, device) in serials.chain(others) {
+        let known = route.consoles.len();
+        add(&mut route, console, chardev(device, config, serial_port));
+        for way in &mut route.consoles[known..] {
+            way.log = device.log.clone().filter(|path| log::may_be_shown(path));
+        }
     }
     for way in &mut route.consoles {
         way.guarded = way.console == Console::Vnc && way.websocket.is_some() && domain.notes.websocket_added;
@@ -67,7 +69,7 @@ fn add(route: &mut Route, console: Console, found: Found) {
     }
     match found {
         Ok((raw, websocket, websocket_ca)) => {
-            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false });
+            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false, log: None });
         }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }

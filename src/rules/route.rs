@@ -74,6 +74,9 @@ pub struct Way {
     /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket_ca: Option<String>,
+    /// The file in which libvirt keeps what the console says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// How a console is reached, for people.
@@ -134,10 +137,7 @@ impl Backend {
     pub fn place(&self) -> String {
         match self {
             Self::Tcp(_, port) => format!("tcp-{port}"),
-            Self::Unix(path) => {
-                let digest = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
-                format!("unix-{}", hex(&digest.as_ref()[..16]))
-            }
+            Self::Unix(path) => format!("unix-{}", digest(path)),
             Self::Pty(number) => format!("pts-{number}"),
         }
     }
@@ -162,6 +162,16 @@ impl FromStr for Backend {
             _ => Err(bad()),
         }
     }
+}
+
+/// Likewise for the file of a log: copies of a definition name one file.
+#[must_use]
+pub fn log_place(path: &str) -> String {
+    format!("log-{}", digest(path))
+}
+
+fn digest(path: &str) -> String {
+    hex(&ring::digest::digest(&ring::digest::SHA256, path.as_bytes()).as_ref()[..16])
 }
 
 /// Bytes as lower-case hex digits.
@@ -304,7 +314,8 @@ impl Route {
 
     /// All places of this guest, for the record of who has which.
     pub fn places(&self) -> impl Iterator<Item = String> {
-        self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).map(Backend::place)
+        let backends = self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).map(Backend::place);
+        backends.chain(self.consoles.iter().filter_map(|way| way.log.as_deref()).map(log_place))
     }
 }
 
@@ -328,6 +339,7 @@ mod tests {
                     websocket: "tcp:[::1]:5700".parse().ok(),
                     websocket_ca: None,
                     guarded: false,
+                    log: None,
                 },
                 Way {
                     console: Console::Serial(0),
@@ -335,12 +347,13 @@ mod tests {
                     websocket: None,
                     websocket_ca: None,
                     guarded: false,
+                    log: Some("/var/log/x".into()),
                 },
             ],
             unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],
         };
         assert_eq!(Route::parse(&route.to_text()).unwrap(), route);
-        assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3"]);
+        assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3", &log_place("/var/log/x")]);
         assert_eq!(route.way(Console::Vnc).unwrap().reached(), Reached::Native);
         assert_eq!(route.way(Console::Serial(0)).unwrap().reached(), Reached::Pty);
     }

@@ -3,9 +3,10 @@
 //! are only read are in [`super::domain`]), and nothing of libvirt's calls but their order ([`calls`]).
 //!
 //! What is not understood comes out byte for byte as it went in. What is ours says so: the serial port
-//! by its alias, all else by a note in `<metadata>`.
+//! by its alias, a log by its path, all else by a note in `<metadata>`.
 
 mod calls;
+mod log;
 mod note;
 mod plan;
 mod splice;
@@ -48,6 +49,9 @@ pub enum Change {
     SerialTurned { index: Option<u16>, port: u16 },
     SerialTakenBack { index: Option<u16> },
     SerialRestored,
+    LogAdded { index: Option<u16> },
+    LogCorrected { index: Option<u16> },
+    LogTakenBack { index: Option<u16> },
     PortCorrected { index: Option<u16>, from: String, to: u16 },
     WebsocketAdded,
     WebsocketFreed,
@@ -65,6 +69,9 @@ impl fmt::Display for Change {
             }
             Self::SerialTakenBack { index } => write!(f, "{} taken back", serial(index)),
             Self::SerialRestored => f.write_str("serial put back as it was"),
+            Self::LogAdded { index } => write!(f, "{}: what it says will be kept", serial(index)),
+            Self::LogCorrected { index } => write!(f, "{}: its log becomes this guest's own", serial(index)),
+            Self::LogTakenBack { index } => write!(f, "{}: its log taken back", serial(index)),
             Self::PortCorrected { index, from, to } => {
                 write!(f, "{} moved from port {from} to {to}, this guest's own", serial(index))
             }

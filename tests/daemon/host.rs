@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::paths::Paths;
-use console_proxy::edges::{broker_server, files, keys, recordings};
+use console_proxy::edges::{broker_server, files, keys, logs, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -67,6 +67,12 @@ impl Host {
         self.way(console).raw = Some(place.clone());
         self.write_route();
         self
+    }
+
+    /// A console with a log, which lies where libvirt's do.
+    pub fn logged(mut self, console: &str, place: &Place, log: &str) -> Self {
+        self.way(console).log = Some(log.to_owned());
+        self.raw(console, place)
     }
 
     /// A console with a websocket of its own.
@@ -514,17 +520,25 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
             let mut stream = listener.accept().unwrap().0;
             let (route, paths) = (route.clone(), paths.clone());
             std::thread::spawn(move || {
-                let request = broker_server::read_request(&mut stream, PATIENCE).unwrap();
+                let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
                 let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
-                if request.part == Part::Recording {
-                    let file = recordings::create(&paths, &route.uuid, &route.name, request.console, now());
-                    let file = file.map_err(|why| Refusal::new(Kind::Refused, why.to_string()));
-                    let _ = broker_server::answer(&mut stream, file.as_ref().map(AsFd::as_fd).map_err(Clone::clone));
-                    return;
-                }
-                let opened = connect(&route, request.part, &request.guest, |way| way.console == request.console);
-                let descriptor = opened.as_ref().map(AsFd::as_fd).map_err(Clone::clone);
-                let _ = broker_server::answer(&mut stream, descriptor);
+                let opened = match request.part {
+                    Part::Recording => recordings::create(&paths, &route.uuid, &route.name, request.console, now())
+                        .map(|file| vec![(0, file.into())])
+                        .map_err(|why| Refusal::new(Kind::Refused, why.to_string())),
+                    Part::Log => logs::open(&paths, route.way(request.console).unwrap().log.as_ref().unwrap()),
+                    part => connect(&route, part, &request.guest, |way| way.console == request.console)
+                        .map(|descriptor| vec![(0, descriptor)]),
+                };
+                let _ = match opened {
+                    Err(refusal) => broker_server::refuse(&mut stream, refusal),
+                    Ok(files) => {
+                        let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+                        let log = request.part == Part::Log;
+                        let numbers = files.iter().filter(|_| log).map(|(number, _)| *number).collect();
+                        broker_server::grant(&mut stream, numbers, &descriptors)
+                    }
+                };
             });
         }
     });

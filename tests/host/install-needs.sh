@@ -11,8 +11,8 @@ if [ "$what" = test ]; then
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client'
 elif [ "$what" = bench ]; then
-	# Peers and yardsticks; the others are for building websocat, which Debian 12 has not.
-	packages+=' websockify haproxy socat systemd openssl libssl-dev'
+	# Peers and yardsticks; what building websocat takes, which Debian 12 has not; a guest with a screen.
+	packages+=' websockify haproxy socat systemd openssl libssl-dev qemu-system-x86 busybox-static cpio'
 fi
 missing=''
 for package in $packages; do

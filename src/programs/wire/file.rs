@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::Part;
 use crate::edges::paths::Paths;
 use crate::edges::{files, slots};
-use crate::rules::config::{Config, SerialAdd, SerialExisting, VncWebsocket};
+use crate::rules::config::{Config, History, SerialAdd, SerialExisting, VncWebsocket};
 use crate::rules::domain::Domain;
 use crate::rules::ports::Slot;
 use crate::rules::wiring::{self, CannotWire, Settings, Wired};
@@ -54,6 +54,7 @@ fn leave_out(config: &mut Config, without: &[Part]) {
             Part::Serial => {
                 (config.serial.add, config.serial.existing) = (SerialAdd::Never, SerialExisting::Keep);
             }
+            Part::History => config.serial.history = History::Off,
         }
     }
 }

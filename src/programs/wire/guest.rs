@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::edges::libvirt::{Guest, Libvirt, LibvirtError, Which};
 use crate::edges::paths::Paths;
-use crate::edges::{files, publish, slots, unwired};
+use crate::edges::{files, logs, publish, slots, unwired};
 use crate::rules::config::Config;
 use crate::rules::guest::Uuid;
 use crate::rules::ports::Slot;
@@ -79,6 +79,9 @@ impl<'a> Host<'a> {
             if steps.is_empty() {
                 return Ok(Outcome { changes, left: wired.left });
             }
+            if wired.changes.iter().any(|change| matches!(change, Change::LogAdded { .. })) {
+                self.make_log_folder()?;
+            }
             match carry_out(guest, &steps) {
                 Ok(()) => changes.extend(wired.changes),
                 Err(why @ LibvirtError::NotAllowed(_)) => return Err(why.into()),
@@ -92,6 +95,16 @@ impl<'a> Host<'a> {
         match last {
             Some(why) => Err(why.into()),
             None => bail!("libvirt writes the definition differently from what it was asked for, again and again"),
+        }
+    }
+
+    /// libvirt's packages make it, libvirt itself does not before the first log is opened: a guest with a
+    /// log in a folder that is not there would not start.
+    fn make_log_folder(&self) -> Result<()> {
+        let folder = self.paths.guest_logs();
+        match std::fs::create_dir_all(&folder) {
+            Err(why) if !folder.is_dir() => Err(why).with_context(|| format!("cannot make {}", folder.display())),
+            _ => Ok(()),
         }
     }
 
@@ -197,7 +210,7 @@ pub fn free_gone(paths: &Paths, libvirt: &Libvirt) -> Result<Vec<Uuid>> {
     std::thread::sleep(ARRIVAL);
     let mut both = look()?;
     both.retain(|uuid| first.contains(uuid));
-    forget(paths, &both)?;
+    forget_gone(paths, &both)?;
     Ok(both)
 }
 
@@ -211,8 +224,16 @@ pub fn free_out_of_range(paths: &Paths) -> Result<Vec<Uuid>> {
     Ok(beyond)
 }
 
+/// Keeps nothing of guests that are no more.
+pub(super) fn forget_gone(paths: &Paths, guests: &[Uuid]) -> Result<()> {
+    for uuid in guests {
+        logs::remove(paths, uuid).with_context(|| format!("cannot remove {uuid}'s logs"))?;
+    }
+    forget(paths, guests)
+}
+
 /// Frees the slots of guests, and removes their drop-ins and folders.
-pub(super) fn forget(paths: &Paths, guests: &[Uuid]) -> Result<()> {
+fn forget(paths: &Paths, guests: &[Uuid]) -> Result<()> {
     for uuid in guests {
         // The route first: sync must not start a socket without a slot.
         publish::withdraw(paths, uuid)?;

@@ -18,7 +18,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::guest::{Aim, Host, forget, gone, kept};
+use super::guest::{Aim, Host, forget_gone, gone, kept};
 use crate::edges::libvirt::{Guest, Libvirt, LibvirtError};
 use crate::edges::paths::Paths;
 use crate::edges::{files, unwired};
@@ -181,7 +181,7 @@ fn forget_the_gone(paths: &Paths, gone: Vec<Uuid>, memory: &mut Memory) -> Resul
     let now = Instant::now();
     let ended: Vec<Uuid> =
         gone.into_iter().filter(|uuid| now - *memory.missing.entry(uuid.clone()).or_insert(now) >= AGAIN).collect();
-    forget(paths, &ended)?;
+    forget_gone(paths, &ended)?;
     for uuid in ended {
         tracing::info!(guest = %uuid, "{uuid}: it is neither defined nor running: its slot is free");
         memory.missing.remove(&uuid);

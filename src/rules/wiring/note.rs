@@ -21,6 +21,9 @@ pub(super) struct Note {
     pub(super) metadata: Before,
     /// What became of `<devices>` for the serial port.
     pub(super) devices: Before,
+    /// Serial ports that are being exchanged, as they were, the text of each: libvirt has no call that
+    /// changes one in its place. Never in a definition that is settled.
+    pub(super) exchanged: Vec<String>,
 }
 
 /// The noted serial port.
@@ -87,12 +90,13 @@ impl Note {
             websocket: node.attribute("websocket") == Some("added"),
             metadata: Before::from_word(node.attribute("metadata")),
             devices: Before::from_word(node.attribute("devices")),
+            exchanged: node.attribute("exchanged").and_then(serial_ports).unwrap_or_default(),
         }
     }
 
     /// Nothing is ours: no note is needed.
     pub(super) fn is_empty(&self) -> bool {
-        self.serial.is_none() && !self.websocket
+        self.serial.is_none() && !self.websocket && self.exchanged.is_empty()
     }
 
     /// The note as it stands in a definition.
@@ -129,6 +133,9 @@ impl Note {
                 add(name, &word);
             }
         }
+        if !self.exchanged.is_empty() {
+            add("exchanged", &escaped(&self.exchanged.concat()));
+        }
         out
     }
 }
@@ -144,6 +151,16 @@ fn is_a_serial_port(text: &str) -> bool {
         let root = document.root();
         root.is("serial") && root.element().span == (0..text.len())
     })
+}
+
+/// A text of several serial ports and nothing else, as the texts of each.
+fn serial_ports(text: &str) -> Option<Vec<String>> {
+    let text = format!("<x>{text}</x>");
+    let document = Document::parse(&text).ok()?;
+    let root = document.root();
+    let each: Vec<String> = root.children().map(|node| text[node.element().span.clone()].to_owned()).collect();
+    (each.iter().all(|one| is_a_serial_port(one)) && each.concat() == text[root.element().content.clone()])
+        .then_some(each)
 }
 
 /// Escaped for an attribute in single quotes; line ends as references, or they would be read as spaces.
@@ -227,7 +244,8 @@ mod tests {
             // Text inside the element must be escaped once for the element itself.
             let was = turned.then(|| format!("<serial type='pty'>{}</serial>", escaped(&words)));
             let serial = NotedSerial { slot, port: slot, index, was };
-            let note = Note { serial: Some(serial), websocket, metadata: Before::Absent, devices: Before::SelfClosed };
+            let exchanged = if turned { vec![format!("<serial>{}</serial>", escaped(&words)), "<serial/>".to_owned()] } else { Vec::new() };
+            let note = Note { serial: Some(serial), websocket, metadata: Before::Absent, devices: Before::SelfClosed, exchanged };
             prop_assert_eq!(read(&note.to_element()), Some(note));
         }
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Settings;
+use super::log::{self, LogStep};
 use super::note::Note;
 use crate::rules::config::{SerialAdd, SerialExisting, VncWebsocket};
 use crate::rules::domain::{ALIAS, Chardev, Display, DisplayKind, Domain, Listen, Source};
@@ -12,6 +13,8 @@ use crate::rules::domain::{ALIAS, Chardev, Display, DisplayKind, Domain, Listen,
 pub(super) struct Plan {
     pub(super) serial: SerialStep,
     pub(super) websocket: WebsocketStep,
+    /// For each serial port, in their order.
+    pub(super) logs: Vec<LogStep>,
     pub(super) left: Vec<String>,
 }
 
@@ -57,7 +60,8 @@ pub(super) fn plan(domain: &Domain, note: Option<&Note>, settings: Option<&Setti
     });
     let serial = serial(domain, note, settings, &mut left);
     let websocket = websocket(domain, note, settings, &mut left);
-    Plan { serial, websocket, left }
+    let logs = log::plan(domain, settings, &mut left);
+    Plan { serial, websocket, logs, left }
 }
 
 fn serial(domain: &Domain, note: Option<&Note>, settings: Option<&Settings<'_>>, left: &mut Vec<String>) -> SerialStep {

@@ -7,9 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::domain::{ALIAS, Domain};
+use crate::rules::log::{OurLog, our_log};
 
 const SLOT: Slot = 4;
 const ALL: &str = "[serial]\nadd = \"always\"\n[vnc]\nwebsocket = \"add\"";
+const LOG: &str = "[serial]\nhistory = \"on\"";
 const TCP: &str = "[serial]\nadd = \"never\"\nexisting = \"tcp\"";
 
 fn config(text: &str) -> Config {
@@ -38,7 +40,7 @@ fn cases() -> Vec<(PathBuf, String)> {
 fn golden_files_are_wired_as_they_were_when_someone_looked() {
     let update = std::env::var_os("CONSOLE_PROXY_UPDATE_GOLDEN").is_some();
     for (path, text) in cases() {
-        for (name, settings) in [("missing", ""), ("all", ALL), ("tcp", TCP)] {
+        for (name, settings) in [("missing", ""), ("all", ALL), ("tcp", TCP), ("log", LOG)] {
             let result = wired(&text, settings);
             let golden = path.with_extension(format!("{name}.golden"));
             let expected = (result.text != text).then_some(result.text);
@@ -58,7 +60,7 @@ fn golden_files_are_wired_as_they_were_when_someone_looked() {
 fn every_golden_file_unwires_to_the_bytes_it_came_from_and_wires_to_itself() {
     for (path, text) in cases() {
         let original = unwire(&text).unwrap().text;
-        for settings in ["", ALL, TCP] {
+        for settings in ["", ALL, TCP, LOG] {
             let once = wired(&text, settings);
             assert_eq!(wired(&once.text, settings).text, once.text, "{} {settings}", path.display());
             assert_eq!(wired(&once.text, settings).changes, [], "{} {settings}", path.display());
@@ -131,6 +133,16 @@ fn what_changes_and_what_is_left_is_said() {
             "serial: its serial port is written as a <console> alone: `virsh define` first makes it a <serial>".into(),
         ),
         ("nothing-by-hand", "", added(0)),
+        ("none-libvirt-9.0.0", LOG, format!("{}; serial/0: what it says will be kept", added(0))),
+        ("two-libvirt-9.0.0", LOG, "serial/0: what it says will be kept".into()),
+        ("pty-libvirt-9.0.0", LOG, String::new()),
+        ("virtio-libvirt-9.0.0", LOG, String::new()),
+        ("optout-libvirt-9.0.0", LOG, "left alone: its metadata says wire='no'".into()),
+        (
+            "unnumbered-by-hand",
+            LOG,
+            "serial: no log for a port without a number: `virsh define` first gives it one".into(),
+        ),
     ] {
         let said = said(name, settings);
         assert_eq!(said, expected, "{name} {settings}");
@@ -156,6 +168,12 @@ fn guest() -> impl Strategy<Value = String> {
             "<serial type='pty'><source path='/dev/pts/7'/><target type='isa-serial' port='2'><model name='isa-serial'/></target><alias name='serial2'/></serial>"
         ),
         Just("<serial type='tcp'><source mode='bind' host='0.0.0.0' service='28004'/><target port='1'/></serial>"),
+        Just(
+            "<serial type='pty'>\n  <source path='/dev/pts/1'/> <log file='/var/log/libvirt/qemu/g-serial.log'/><target port='3'/></serial>"
+        ),
+        Just(
+            "<serial type='unix'><source mode='bind' path='/run/s'/><protocol type='raw'/><target type='isa-serial' port='4'/></serial>"
+        ),
         Just("<serial type='file'><source path='/a&amp;b'/><log file='/x'/></serial>"),
         Just("<console type='pty'/>"),
         Just("<console type='pty'><target type='virtio' port='0'/></console>"),
@@ -201,8 +219,9 @@ fn settings() -> impl Strategy<Value = String> {
     let add = prop_oneof![Just("missing"), Just("always"), Just("never")];
     let existing = prop_oneof![Just("keep"), Just("tcp")];
     let websocket = prop_oneof![Just("use"), Just("add"), Just("bridge")];
-    (add, existing, websocket).prop_map(|(add, existing, websocket)| {
-        format!("[serial]\nadd = \"{add}\"\nexisting = \"{existing}\"\n[vnc]\nwebsocket = \"{websocket}\"")
+    let history = prop_oneof![Just("on"), Just("off")];
+    (add, existing, websocket, history).prop_map(|(add, existing, websocket, history)| {
+        format!("[serial]\nadd = \"{add}\"\nexisting = \"{existing}\"\nhistory = \"{history}\"\n[vnc]\nwebsocket = \"{websocket}\"")
     })
 }
 
@@ -230,7 +249,10 @@ proptest! {
         let (before, after) = (Domain::parse(&text).unwrap(), Domain::parse(&wired(&text, &settings).text).unwrap());
         let turned = before.serials.len() == 1 && after.serials.len() == 1 && after.serials[0].is_ours();
         if !turned {
-            let others: Vec<_> = after.serials.iter().filter(|serial| !serial.is_ours()).cloned().collect();
+            let mut others: Vec<_> = after.serials.iter().filter(|serial| !serial.is_ours()).cloned().collect();
+            for other in &mut others {
+                other.log.take_if(|path| OurLog::of_path(path).is_some());
+            }
             prop_assert_eq!(others, before.serials);
         }
         prop_assert!(after.serials.iter().filter(|serial| serial.is_ours()).count() <= 1);
@@ -358,4 +380,103 @@ fn displays_without_an_address_follow_the_hosts_default() {
         wire(&text, Settings { config: &config, vnc_listen }, Some(SLOT)).unwrap().text.contains("websocket")
     };
     assert!(on("127.0.0.1") && on("::1") && !on("0.0.0.0"));
+}
+
+/// A guest with serial ports 0, 1, ..., each with what stands in it beside its number.
+fn ports(inside: &[&str]) -> String {
+    let port = |(n, inside): (usize, &&str)| format!("<serial type='pty'>{inside}<target port='{n}'/></serial>");
+    let devices: String = inside.iter().enumerate().map(port).collect();
+    format!("<domain><name>g</name>{UUID}<devices>{devices}</devices></domain>")
+}
+
+fn log_of(index: u16) -> String {
+    format!("<log file='{}' append='on'/>", our_log(&"b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap(), index))
+}
+
+#[test]
+fn an_owners_log_is_never_touched_and_anothers_of_ours_becomes_this_guests() {
+    let theirs = "<log file='/var/log/mine.log' append='off'/>";
+    let copied = log_of(7).replace("b50bdc9f", "00000000");
+    assert_eq!(wired(&ports(&[theirs, "", &copied]), LOG).text, ports(&[theirs, &log_of(1), &log_of(2)]));
+    assert_eq!(wired(&ports(&[theirs, "", &copied]), "").text, ports(&[theirs, "", ""]));
+    assert_eq!(unwire(&ports(&[theirs, &log_of(1), &copied])).unwrap().text, ports(&[theirs, "", ""]));
+}
+
+#[test]
+fn the_console_that_libvirt_copies_from_a_serial_port_follows_it() {
+    let twin = |log: &str| {
+        let text = ports(&[log]);
+        text.replace(
+            "</devices>",
+            &format!("<console type='pty'>{log}<target type='serial' port='0'/></console></devices>"),
+        )
+    };
+    let copied = log_of(0).replace("b50bdc9f", "00000000");
+    assert_eq!(wired(&twin(&copied), LOG).text, twin(&log_of(0)));
+    assert_eq!(unwire(&twin(&log_of(0))).unwrap().text, twin(""));
+}
+
+#[test]
+fn serial_ports_keep_their_order_when_one_of_them_is_exchanged() {
+    let theirs = "<log file='/var/log/mine.log' append='off'/>";
+    let before = ports(&[theirs, "", theirs, ""]);
+    let after = wired(&before, LOG).text;
+    let port = |n: usize, inside: &str| format!("<serial type='pty'>{inside}<target port='{n}'/></serial>");
+    let (one, two, three) = (port(1, ""), port(2, theirs), port(3, ""));
+    let said: Vec<Call> = calls(&before, &after).unwrap().into_iter().map(|step| step.call).collect();
+    let Call::Note(Some(note)) = &said[0] else { panic!("{said:?}") };
+    assert!(note.contains("exchanged='&lt;serial type=&apos;pty&apos;&gt;&lt;target port=&apos;1&apos;"), "{note}");
+    let expected = [
+        Call::Detach(three),
+        Call::Detach(two.clone()),
+        Call::Detach(one),
+        Call::Attach(port(1, &log_of(1))),
+        Call::Attach(two),
+        Call::Attach(port(3, &log_of(3))),
+        Call::Note(None),
+    ];
+    assert_eq!(said[1..], expected);
+}
+
+/// Whatever call is the last that was made, wiring and unwiring get where they would have got.
+#[test]
+fn an_exchange_of_serial_ports_that_was_broken_off_is_made_good() {
+    let theirs = "<log file='/var/log/mine.log' append='off'/>";
+    let before = ports(&["", theirs, ""]);
+    let after = wired(&before, LOG).text;
+    let steps = calls(&before, &after).unwrap();
+    let mut now = before.clone();
+    for step in &steps {
+        now = made(&now, &step.call);
+        let sorted = |text: &str| {
+            let mut serials = Domain::parse(text).unwrap().serials;
+            serials.sort_by_key(|serial| serial.port);
+            serials
+        };
+        assert_eq!(sorted(&wired(&now, LOG).text), sorted(&after), "after {step:?}");
+        assert_eq!(sorted(&unwire(&now).unwrap().text), sorted(&before), "after {step:?}");
+        assert!(!unwire(&now).unwrap().text.contains("wired"), "after {step:?}");
+    }
+    assert_eq!(now, after.replace("<devices>", "<metadata></metadata><devices>"));
+}
+
+/// What libvirt makes of a call, as far as these texts go.
+fn made(text: &str, call: &Call) -> String {
+    match call {
+        Call::Note(note) => {
+            let bare = match (text.find("<metadata>"), text.find("</metadata>")) {
+                (Some(from), Some(to)) => format!("{}{}", &text[..from], &text[to + "</metadata>".len()..]),
+                _ => text.to_owned(),
+            };
+            let note =
+                note.as_ref().map(|note| note.replace("<wired", "<w:wired xmlns:w='urn:console-proxy:wiring:1'"));
+            bare.replace("<devices>", &format!("<metadata>{}</metadata><devices>", note.unwrap_or_default()))
+        }
+        Call::Detach(device) => {
+            assert!(text.contains(device.as_str()), "{device} is not in {text}");
+            text.replacen(device.as_str(), "", 1)
+        }
+        Call::Attach(device) => text.replace("</devices>", &format!("{device}</devices>")),
+        other => panic!("{other:?}"),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::log::{self, LogStep};
 use super::note::{Before, Note, NotedSerial};
 use super::plan::{Plan, SerialStep, WebsocketStep, plan};
 use super::splice::{Splices, deeper};
@@ -29,15 +30,23 @@ pub(super) fn round(
     if device_nodes(&document, "serial").filter(|node| has_our_alias(*node)).count() > 1 {
         return Err(CannotWire::TwoOfOurs);
     }
-    let Plan { serial, websocket, left } = plan(&domain, note.as_ref(), settings);
+    let Plan { serial, websocket, logs, left } = plan(&domain, note.as_ref(), settings);
     let mut hand = Hand {
         document: &document,
         splices: Splices::new(text),
         changes: Vec::new(),
         noted: note.clone().unwrap_or_default(),
     };
-    hand.serial(&domain, &serial, settings, slot)?;
-    hand.websocket(websocket);
+    if hand.noted.exchanged.is_empty() {
+        hand.serial(&domain, &serial, settings, slot)?;
+        hand.websocket(websocket);
+        // Where a serial port comes or goes, the next round sees to what is left.
+        if matches!(serial, SerialStep::None | SerialStep::Keep) {
+            hand.logs(&domain, logs, settings);
+        }
+    } else {
+        hand.put_back_exchanged(&domain)?;
+    }
     hand.note(note.as_ref(), &places)?;
     let Hand { splices, changes, .. } = hand;
     if splices.is_empty() {
@@ -142,6 +151,32 @@ impl Hand<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An exchange of serial ports was broken off: those that are missing come back as they were.
+    fn put_back_exchanged(&mut self, domain: &Domain) -> Result<(), CannotWire> {
+        let missing = |text: &String| {
+            let document = Document::parse(text).ok();
+            let index = document.as_ref().and_then(|document| index_of(document.root()));
+            domain.serials.iter().all(|serial| serial.port != index)
+        };
+        let missing: Vec<String> = self.noted.exchanged.drain(..).filter(missing).collect();
+        if !missing.is_empty() {
+            self.put_serial(|space| missing.join(space))?;
+            self.changes.push(Change::SerialRestored);
+        }
+        Ok(())
+    }
+
+    fn logs(&mut self, domain: &Domain, steps: Vec<LogStep>, settings: Option<&Settings<'_>>) {
+        for (node, step) in device_nodes(self.document, "serial").zip(steps) {
+            self.changes.extend(log::carry_out(&mut self.splices, node, step, index_of(node)));
+        }
+        for node in device_nodes(self.document, "console") {
+            let step = log::twin_step(domain, node, settings);
+            // It is said of its serial port.
+            let _ = log::carry_out(&mut self.splices, node, step, None);
+        }
     }
 
     fn put_serial(&mut self, make: impl FnOnce(&str) -> String) -> Result<(), CannotWire> {
@@ -263,6 +298,10 @@ fn device_nodes<'d>(document: &'d Document<'d>, kind: &'d str) -> impl Iterator<
 
 fn vnc<'d>(document: &'d Document<'d>) -> Option<Node<'d>> {
     device_nodes(document, "graphics").find(|node| node.attribute("type") == Some("vnc"))
+}
+
+fn index_of(serial: Node<'_>) -> Option<u16> {
+    serial.first("target")?.attribute("port")?.parse().ok()
 }
 
 fn has_our_alias(node: Node<'_>) -> bool {
