@@ -13,7 +13,8 @@ use crate::client::Ws;
 use crate::host::{GUEST, Host, Proxy, until};
 
 const NOTICE: &[u8] = b"\x18\r\n[console-proxy: what this console shows is recorded]\r\n";
-const NOTICE_OF_INPUT: &[u8] = b"\x18\r\n[console-proxy: what this console shows and what is typed here is recorded]\r\n";
+const NOTICE_OF_INPUT: &[u8] =
+    b"\x18\r\n[console-proxy: what this console shows and what is typed here is recorded]\r\n";
 
 /// The guest's recordings, by name.
 fn all(host: &Host) -> Vec<PathBuf> {
