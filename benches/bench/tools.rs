@@ -433,7 +433,7 @@ fn hand_over(stream: &mut UnixStream, route: &Route) -> Result<()> {
         RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),
         RouteBackend::Pty(_) => bail!("this broker has no terminals"),
     };
-    broker_server::answer(stream, Ok(connected.as_fd()))?;
+    broker_server::grant(stream, Vec::new(), &[connected.as_fd()])?;
     Ok(())
 }
 

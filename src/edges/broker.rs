@@ -1,5 +1,6 @@
 //! The broker as its clients see it: a line out, a line and a descriptor back.
 
+use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::backends::{Lease, send_at_once};
-use crate::rules::broker::{Answer, Kind, LONGEST_LINE, Part, Refusal, Request, VERSION};
+use super::logs::Numbered;
+use crate::rules::broker::{Answer, Kind, LONGEST_LINE, MOST_DESCRIPTORS, Part, Refusal, Request, VERSION};
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::route::Backend;
 
@@ -33,32 +35,72 @@ pub async fn open(
     patience: Duration,
 ) -> Result<(OwnedFd, Lease), Refusal> {
     let request = Request { version: VERSION, guest: guest.clone(), console, part };
-    let asking = async {
-        let mut broker = UnixStream::connect(socket).await?;
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
-        broker.write_all(&line).await?;
-        let (answer, descriptor) = receive(&broker).await?;
-        io::Result::Ok((broker, answer, descriptor))
-    };
-    let failed = |why: io::Error| Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"));
-    let silent = |_| Refusal::new(Kind::Silent, "the console broker did not answer in time".to_owned());
-    // The broker itself waits `patience` for the backend; its answer should win.
-    let (broker, answer, descriptor) =
-        tokio::time::timeout(patience + Duration::from_secs(1), asking).await.map_err(silent)?.map_err(failed)?;
-    if let Some(refusal) = answer.refusal {
-        return Err(refusal);
-    }
-    let descriptor = descriptor.ok_or_else(|| Refusal::new(Kind::Refused, "the console broker sent no descriptor"))?;
+    let (broker, _, descriptors) = ask(socket, &request, patience).await?;
+    let descriptor = first(descriptors)?;
     send_at_once(backend, &descriptor).map_err(failed)?;
     let lease = if matches!(backend, Backend::Pty(_)) { Lease::Broker(broker) } else { Lease::None };
     Ok((descriptor, lease))
 }
 
-async fn receive(broker: &UnixStream) -> io::Result<(Answer, Option<OwnedFd>)> {
-    let (mut line, mut descriptor) = (Vec::new(), None);
+/// Asks the broker for a new file for a recording of a console.
+pub async fn recording(socket: &Path, guest: &Uuid, console: Console, patience: Duration) -> Result<File, Refusal> {
+    let request = Request { version: VERSION, guest: guest.clone(), console, part: Part::Recording };
+    let (_, _, descriptors) = ask(socket, &request, patience).await?;
+    Ok(first(descriptors)?.into())
+}
+
+/// Asks the broker for the files of a console's log.
+pub async fn open_log(
+    socket: &Path,
+    guest: &Uuid,
+    console: Console,
+    patience: Duration,
+) -> Result<Vec<Numbered>, Refusal> {
+    let request = Request { version: VERSION, guest: guest.clone(), console, part: Part::Log };
+    let (_, answer, descriptors) = ask(socket, &request, patience).await?;
+    if answer.files.is_empty() || answer.files.len() != descriptors.len() {
+        return Err(Refusal::new(Kind::Refused, "the console broker did not send the log's files"));
+    }
+    Ok(answer.files.into_iter().zip(descriptors).collect())
+}
+
+fn first(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {
+    let first = descriptors.into_iter().next();
+    first.ok_or_else(|| Refusal::new(Kind::Refused, "the console broker sent no descriptor"))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(why: io::Error) -> Refusal {
+    Refusal::new(Kind::Refused, format!("the console broker does not answer: {why}"))
+}
+
+async fn ask(
+    socket: &Path,
+    request: &Request,
+    patience: Duration,
+) -> Result<(UnixStream, Answer, Vec<OwnedFd>), Refusal> {
+    let asking = async {
+        let mut broker = UnixStream::connect(socket).await?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        broker.write_all(&line).await?;
+        let (answer, descriptors) = receive(&broker).await?;
+        io::Result::Ok((broker, answer, descriptors))
+    };
+    let silent = |_| Refusal::new(Kind::Silent, "the console broker did not answer in time".to_owned());
+    // The broker itself waits `patience` for the backend; its answer should win.
+    let (broker, mut answer, descriptors) =
+        tokio::time::timeout(patience + Duration::from_secs(1), asking).await.map_err(silent)?.map_err(failed)?;
+    match answer.refusal.take() {
+        Some(refusal) => Err(refusal),
+        None => Ok((broker, answer, descriptors)),
+    }
+}
+
+async fn receive(broker: &UnixStream) -> io::Result<(Answer, Vec<OwnedFd>)> {
+    let (mut line, mut descriptors) = (Vec::new(), Vec::new());
     while !line.ends_with(b"\n") {
-        let chunk = broker.async_io(Interest::READABLE, || receive_once(broker, &mut descriptor)).await?;
+        let chunk = broker.async_io(Interest::READABLE, || receive_once(broker, &mut descriptors)).await?;
         if chunk.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -71,17 +113,17 @@ async fn receive(broker: &UnixStream) -> io::Result<(Answer, Option<OwnedFd>)> {
     if answer.version != VERSION {
         return Err(io::Error::other("it speaks another version: restart console-proxy-broker"));
     }
-    Ok((answer, descriptor))
+    Ok((answer, descriptors))
 }
 
-fn receive_once(broker: &UnixStream, descriptor: &mut Option<OwnedFd>) -> io::Result<Vec<u8>> {
+fn receive_once(broker: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
     let mut bytes = [0; LONGEST_LINE];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(broker, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            *descriptor = descriptors.into_iter().next();
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
         }
     }
     Ok(bytes[..received.bytes].to_vec())

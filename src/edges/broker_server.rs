@@ -14,7 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::rules::broker::{
-    Answer, Hierarchy, Kind, LONGEST_LINE, Refusal, Request, VERSION, cgroup_path, unit_of_path,
+    Answer, Hierarchy, Kind, LONGEST_LINE, MOST_DESCRIPTORS, Refusal, Request, VERSION, cgroup_path, unit_of_path,
 };
 use crate::rules::guest::Uuid;
 
@@ -159,20 +159,28 @@ pub fn read_request(stream: &mut UnixStream, patience: Duration) -> Result<Optio
     Ok(Some(request))
 }
 
-/// Sends the answer; a granted one takes the descriptor along.
-pub fn answer(stream: &mut UnixStream, result: Result<BorrowedFd<'_>, Refusal>) -> io::Result<()> {
+/// Grants a request: the descriptors go along, for a log with their files' numbers.
+pub fn grant(stream: &mut UnixStream, files: Vec<u8>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send(stream, &Answer { version: VERSION, refusal: None, files }, descriptors)
+}
+
+/// Refuses a request.
+pub fn refuse(stream: &mut UnixStream, refusal: Refusal) -> io::Result<()> {
+    send(stream, &Answer { version: VERSION, refusal: Some(refusal), files: Vec::new() }, &[])
+}
+
+fn send(stream: &mut UnixStream, answer: &Answer, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;
-    let (refusal, descriptor) = match result {
-        Ok(descriptor) => (None, Some(descriptor)),
-        Err(refusal) => (Some(refusal), None),
-    };
-    let mut line = serde_json::to_vec(&Answer { version: VERSION, refusal })?;
+    let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    let Some(descriptor) = descriptor else { return stream.write_all(&line) };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    if descriptors.is_empty() {
+        return stream.write_all(&line);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // One write: an answer is far below what a unix socket takes at once.
     let sent = sendmsg(&*stream, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
     if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }

@@ -4,8 +4,12 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
 use super::paths::Paths;
@@ -99,7 +103,7 @@ fn size_and_head(file: &OwnedFd) -> io::Result<(u64, Vec<u8>)> {
 #[derive(Debug)]
 pub struct Log {
     stream: Stream,
-    /// By the stream's offset of their first byte, in its order.
+    /// By their parts' serials, in the stream's order.
     files: Vec<(u64, OwnedFd)>,
 }
 
@@ -129,11 +133,11 @@ impl Log {
             found.push(Found { number, id, head, size });
             opened.push((id, file));
         }
-        let known = self.stream.parts().back().map(|part| part.start);
+        let known = self.stream.parts().back().map(|part| part.serial);
         self.stream.look(found, read);
-        for part in self.stream.parts().iter().filter(|part| known.is_none_or(|known| part.start > known)) {
+        for part in self.stream.parts().iter().filter(|part| known.is_none_or(|known| part.serial > known)) {
             if let Some(at) = opened.iter().position(|(id, _)| *id == part.id) {
-                self.files.push((part.start, opened.swap_remove(at).1));
+                self.files.push((part.serial, opened.swap_remove(at).1));
             }
         }
         let over = self.files.len().saturating_sub(MOST_HELD);
@@ -143,12 +147,12 @@ impl Log {
 
     /// Looks how far the newest file has grown. `read`: up to where the stream was read.
     pub fn grow(&mut self, read: u64) -> io::Result<()> {
-        let Some((start, file)) = self.files.pop() else { return Ok(()) };
+        let Some((serial, file)) = self.files.pop() else { return Ok(()) };
         let (size, head) = size_and_head(&file)?;
         self.stream.grown(size, &head, read);
         // Where it was cut it is read again from its beginning.
-        let start = self.stream.parts().back().map_or(start, |part| part.start);
-        self.files.push((start, file));
+        let serial = self.stream.parts().back().map_or(serial, |part| part.serial);
+        self.files.push((serial, file));
         Ok(())
     }
 
@@ -156,7 +160,7 @@ impl Log {
     /// or nothing any more.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         let Some(part) = self.stream.part_at(offset).filter(|part| offset < part.end()) else { return Ok(0) };
-        let Some((_, file)) = self.files.iter().find(|(start, _)| *start == part.start) else { return Ok(0) };
+        let Some((_, file)) = self.files.iter().find(|(serial, _)| *serial == part.serial) else { return Ok(0) };
         let most = usize::try_from(part.end() - offset).unwrap_or(usize::MAX).min(bytes.len());
         read_at(file, &mut bytes[..most], offset - part.start)
     }
@@ -173,6 +177,70 @@ impl Log {
         let length = self.read(from - 1, &mut bytes)?;
         let line = bytes[..length].iter().position(|byte| *byte == b'\n');
         Ok(line.map_or(from, |at| (from + at as u64).min(end)))
+    }
+}
+
+/// Tells when a log may have changed, to whoever may look into its folder.
+#[derive(Debug)]
+pub struct Watch {
+    events: OwnedFd,
+    name: String,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn new(paths: &Paths, path: &str) -> io::Result<Self> {
+        let file = paths.below_root(path);
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let what = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM;
+        inotify::add_watch(&events, folder, what | WatchFlags::DELETE)?;
+        Ok(Self { events, name: name.to_owned() })
+    }
+
+    /// Waits for a change, at most for `limit`; false when nobody reads standard output any more.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(true);
+            }
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            let output = io::stdout();
+            let mut both = [PollFd::new(&self.events, PollFlags::IN), PollFd::new(&output, PollFlags::empty())];
+            match poll(&mut both, Some(&left)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(why) => return Err(why.into()),
+            }
+            if both[1].revents().intersects(PollFlags::ERR | PollFlags::NVAL) {
+                return Ok(false);
+            }
+            if self.is_ours_among_them()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// All guests' logs are in one folder.
+    fn is_ours_among_them(&self) -> io::Result<bool> {
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.events, &mut space);
+        let mut ours = false;
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    let name = event.file_name().and_then(|name| name.to_str().ok());
+                    // An overflow of the queue names none.
+                    ours |= name.is_none_or(|name| name.starts_with(&self.name));
+                }
+                Err(rustix::io::Errno::AGAIN) => return Ok(ours),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::rules::recording::{Kept, expired, file_name};
 /// The longest line that is read, in bytes.
 const LONGEST_LINE: u64 = 16 << 20;
 /// How often another name is tried where two recordings begin in one second.
-const TRIES: u32 = 100;
+const TRIES: u32 = 99;
 
 /// Makes a file for a recording that begins now: new, for appending alone, 0640 whatever the umask.
 pub fn create(paths: &Paths, guest: &Uuid, name: &str, console: Console, now: u64) -> io::Result<File> {

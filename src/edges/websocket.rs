@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use super::http::{Client, linger};
 use crate::rules::close::End;
 use crate::rules::frame::{
-    From, HEAD, Kind, PING, Piece, Scanner, Utf8, binary_header, close_code, close_frame, pong_frame,
+    From, HEAD, Kind, PING, Piece, Scanner, Utf8, binary_header, close_code, close_frame, pong_frame, text_frame,
 };
 
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -136,6 +136,12 @@ impl Sender {
         let (head, _) = frame.0.split_first_chunk_mut().ok_or(End::ClientGone)?;
         let begins = binary_header(head, length);
         self.write(&frame.0[begins..HEAD + length]).await
+    }
+
+    /// Sends a text message.
+    pub async fn say(&mut self, text: &str) -> Result<(), End> {
+        self.answer().await?;
+        self.write(&text_frame(text)).await
     }
 
     /// Sends a ping without payload.

@@ -6,19 +6,23 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::hub::{Hub, Hubs, Limits, Port};
+use super::hub::{Before, Hub, Hubs, Limits, Port};
 use super::live::Live;
+use super::logged::{Files, Logged};
+use super::past::Past;
+use super::recorder::{Order, Recorder};
 use crate::edges::backends::{self, Lease, Stream};
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
-use crate::edges::{broker, files, issuers, line, tls};
+use crate::edges::{broker, files, issuers, line, logs, recordings, tls};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
-use crate::rules::guest::Uuid;
+use crate::rules::guest::{Console, Uuid};
 use crate::rules::request::OriginVerdict;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
@@ -142,14 +146,68 @@ impl Guest {
     }
 
     /// Joins the viewers of a text console, or opens it for the first.
-    pub async fn join(&self, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
+    pub async fn join(self: &Rc<Self>, route: &Route, way: &Way) -> Result<Rc<Port>, Refusal> {
         let opening = async || {
+            // The log first: what the port says from then on is in what the log will have.
+            let files = way.log.as_ref().map(|log| LogFiles {
+                guest: self.opener(route),
+                console: way.console,
+                log: log.clone(),
+            });
+            let past = match &files {
+                Some(files) => {
+                    Some(files.open().await.and_then(|files| Past::new(files).map_err(|why| refused(way, &why))))
+                }
+                None => None,
+            };
             let (descriptor, lease) = self.connect(route, way, Part::Raw).await?;
             let line = line::Descriptor::new(descriptor).map_err(|why| refused(way, &why))?;
             let config = self.config();
-            Ok(Hub::start(line, lease, Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause }))
+            let limits = Limits { buffer: config.proxy.serial_buffer, pause: config.serial.pause };
+            let recorder = self.recorder(route, way.console);
+            Ok(match (past, files) {
+                (Some(Ok(past)), Some(files)) => {
+                    let past = Rc::new(past);
+                    let line = Logged::new(line, files, past.clone());
+                    Hub::start(line, lease, limits, Before::Kept(past), recorder)
+                }
+                (Some(Err(why)), _) => {
+                    tracing::warn!(guest = %route.uuid, console = %way.console, "{}: no history: {why}", way.console);
+                    Hub::start(line, lease, limits, Before::Unknown(why.words), recorder)
+                }
+                _ => Hub::start(line, lease, limits, Before::Nothing, recorder),
+            })
         };
         self.hubs.join(way.console, opening).await
+    }
+
+    /// Begins a recording of a console where the configuration asks for one.
+    fn recorder(self: &Rc<Self>, route: &Route, console: Console) -> Option<Recorder> {
+        let config = self.config();
+        let record = &config.record;
+        let (guest, uuid, name) = (self.clone(), route.uuid.clone(), route.name.clone());
+        let create = async move || {
+            let patience = guest.config().proxy.connect_timeout;
+            match guest.opener {
+                Opener::Broker => broker::recording(&guest.paths.broker_socket(), &uuid, console, patience).await,
+                Opener::Direct => recordings::create(&guest.paths, &uuid, &name, console, now())
+                    .map_err(|why| Refusal::new(Kind::Refused, format!("cannot make a file: {why}"))),
+            }
+        };
+        let title = format!("{} {console}", route.name);
+        let order = Order { title, input: record.input, file_bytes: record.file_bytes };
+        record.wants(&route.name, console).then(|| Recorder::start(order, create))
+    }
+
+    fn opener(&self, route: &Route) -> LogOpener {
+        match self.opener {
+            Opener::Direct => LogOpener::Direct(self.paths.clone()),
+            Opener::Broker => LogOpener::Broker {
+                socket: self.paths.broker_socket(),
+                uuid: route.uuid.clone(),
+                patience: self.config().proxy.connect_timeout,
+            },
+        }
     }
 
     async fn connect(&self, route: &Route, way: &Way, part: Part) -> Result<(OwnedFd, Lease), Refusal> {
@@ -164,6 +222,29 @@ impl Guest {
     }
 }
 
+/// Who opens a console's log.
+struct LogFiles {
+    guest: LogOpener,
+    console: Console,
+    log: String,
+}
+
+enum LogOpener {
+    Direct(Paths),
+    Broker { socket: PathBuf, uuid: Uuid, patience: Duration },
+}
+
+impl Files for LogFiles {
+    async fn open(&self) -> Result<Vec<logs::Numbered>, Refusal> {
+        match &self.guest {
+            LogOpener::Direct(paths) => logs::open(paths, &self.log),
+            LogOpener::Broker { socket, uuid, patience } => {
+                broker::open_log(socket, uuid, self.console, *patience).await
+            }
+        }
+    }
+}
+
 fn refused(way: &Way, why: &std::io::Error) -> Refusal {
     Refusal::new(Kind::Refused, format!("{}: {why}", way.console))
 }
@@ -172,6 +253,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
     let backend = match part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Log | Part::Recording => None,
     };
     backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }

@@ -13,6 +13,8 @@ use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::past::Past;
+use super::recorder::Recorder;
 use crate::edges::backends::Lease;
 use crate::edges::line::Line;
 use crate::rules::close::End;
@@ -36,9 +38,22 @@ pub struct Limits {
     pub pause: Duration,
 }
 
+/// What is known of a port's past.
+#[derive(Clone, Debug, Default)]
+pub enum Before {
+    /// Nothing is kept.
+    #[default]
+    Nothing,
+    /// Something may be, but cannot be had; the reason.
+    Unknown(String),
+    /// Its log, which is also where the line that the hub reads is read from.
+    Kept(Rc<Past>),
+}
+
 /// A serial port that is open. Dropped with its last viewer, it closes the port.
 #[derive(Debug)]
 pub struct Hub {
+    before: Before,
     shared: Rc<Shared>,
     input: mpsc::Sender<Bytes>,
     task: AbortHandle,
@@ -52,23 +67,45 @@ struct Shared {
     typed: Notify,
     started: Instant,
     over: RefCell<Option<End>>,
+    recorder: Option<Recorder>,
 }
 
 impl Hub {
-    /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped.
+    /// Begins to read a port; the lease is given back when the port has ended or the hub is dropped. The recorder gets
+    /// what is read, and what is typed.
     #[must_use]
-    pub fn start(line: impl Line + 'static, lease: Lease, limits: Limits) -> Self {
+    pub fn start(
+        line: impl Line + 'static,
+        lease: Lease,
+        limits: Limits,
+        before: Before,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let start = if let Before::Kept(past) = &before { past.read() } else { 0 };
         let shared = Rc::new(Shared {
-            ring: RefCell::new(Ring::new(limits.buffer, 0)),
+            ring: RefCell::new(Ring::new(limits.buffer, start)),
             grown: Notify::new(),
             gather: RefCell::new(Gather::new(limits.pause, line.room())),
             typed: Notify::new(),
             started: Instant::now(),
             over: RefCell::new(None),
+            recorder,
         });
         let (input, typed) = mpsc::channel(INPUT);
         let task = tokio::task::spawn_local(serve(shared.clone(), line, lease, typed)).abort_handle();
-        Self { shared, input, task }
+        Self { before, shared, input, task }
+    }
+
+    /// What is known of the port's past.
+    #[must_use]
+    pub fn before(&self) -> &Before {
+        &self.before
+    }
+
+    /// What a viewer is told before anything else: that the port is recorded.
+    #[must_use]
+    pub fn notice(&self) -> Option<&'static str> {
+        self.shared.recorder.as_ref().map(Recorder::notice)
     }
 
     /// What was read of the port lately.
@@ -138,6 +175,9 @@ impl Shared {
                 Ok(0) => return End::BackendGone("the guest closed the console".to_owned()),
                 Ok(n) => {
                     self.ring.borrow_mut().push(&bytes[..n]);
+                    if let Some(recorder) = &self.recorder {
+                        recorder.output(&bytes[..n]);
+                    }
                     self.gather.borrow_mut().read(self.started.elapsed(), n);
                     self.grown.notify_waiters();
                 }
@@ -152,6 +192,9 @@ impl Shared {
             // A guest that takes no more may have said something before: that is still to be read, and its end.
             if line.write_all(&bytes).await.is_err() {
                 break;
+            }
+            if let Some(recorder) = &self.recorder {
+                recorder.input(&bytes);
             }
             self.gather.borrow_mut().typed(self.started.elapsed());
             self.typed.notify_one();
@@ -213,7 +256,7 @@ mod tests {
 
     fn start() -> (Hub, Guest) {
         let (line, guest) = MemoryLine::new();
-        (Hub::start(line, Lease::None, LIMITS), guest)
+        (Hub::start(line, Lease::None, LIMITS, Before::Nothing, None), guest)
     }
 
     /// The output so far, and when each part of it was read.

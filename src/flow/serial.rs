@@ -1,16 +1,19 @@
 //! One viewer of a serial port: shows it the hub's output from its own cursor on, and types what it
 //! sends. What it is too slow for is left out, and the gap is shown.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use super::control::Control;
-use super::hub::Hub;
+use super::hub::{Before, Hub};
+use super::past::{Mark, Past};
 use crate::edges::websocket::{Frame, Incoming, Receiver, Sender};
 use crate::rules::close::End;
+use crate::rules::history::Place;
 use crate::rules::ticket::Mode;
+use crate::rules::told::{self, Told, Wish};
 
 /// The most bytes of one frame.
 const CHUNK: usize = 32 << 10;
@@ -20,8 +23,8 @@ const JOINED: usize = 16 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs until either side ends.
-pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, control: &Control) -> End {
-    let viewer = Viewer { hub, cursor: Cell::new(hub.output().tail(JOINED)) };
+pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, control: &Control, wanted: Wanted) -> End {
+    let viewer = Viewer::new(hub, &wanted);
     let sender = Mutex::new(sender);
     let end = tokio::select! {
         end = viewer.show(&sender, control) => end,
@@ -38,12 +41,54 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, contro
     end
 }
 
-struct Viewer<'a> {
-    hub: &'a Hub,
-    cursor: Cell<u64>,
+/// What a viewer wants to see.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// What it asks for.
+    pub wish: Wish,
+    /// It tells text messages from binary ones.
+    pub listens: bool,
+    /// Bytes of the past that it gets where it asks for nothing.
+    pub history: u64,
 }
 
-impl Viewer<'_> {
+struct Viewer<'a> {
+    hub: &'a Hub,
+    listens: bool,
+    cursor: Cell<u64>,
+    /// To be told before the next byte.
+    told: RefCell<Vec<Told>>,
+    /// The mark that was told last stands at this offset.
+    marked: Cell<Option<u64>>,
+    /// The file that the position was told by last.
+    file: Cell<Option<u64>>,
+}
+
+impl<'a> Viewer<'a> {
+    fn new(hub: &'a Hub, wanted: &Wanted) -> Self {
+        let (cursor, notice) = begin(hub, wanted);
+        let viewer = Self {
+            hub,
+            listens: wanted.listens,
+            cursor: Cell::new(cursor),
+            told: RefCell::default(),
+            marked: Cell::new(Some(cursor)),
+            file: Cell::new(None),
+        };
+        // Whoever is on a recorded console is told before anything else.
+        let recorded = hub.notice().map(str::to_owned);
+        viewer.told.borrow_mut().extend(recorded.into_iter().chain(notice).map(Told::Notice));
+        viewer.tell_position();
+        viewer
+    }
+
+    fn tell_position(&self) {
+        let cursor = self.cursor.get();
+        let past = if let Before::Kept(past) = self.hub.before() { Some(past) } else { None };
+        self.file.set(past.and_then(|past| past.file(cursor)));
+        self.told.borrow_mut().push(Told::Position(past.and_then(|past| past.position(cursor))));
+    }
+
     async fn show(&self, sender: &Mutex<&mut Sender>, control: &Control) -> End {
         loop {
             if let Err(end) = self.show_rest(sender, control).await {
@@ -57,28 +102,113 @@ impl Viewer<'_> {
         loop {
             // First the lock: what is taken must not be lost when this is cancelled.
             let mut sender = sender.lock().await;
-            let Some(mut frame) = self.take(control) else { return Ok(()) };
+            let taken = self.take(control);
+            if self.listens {
+                for told in self.told.take() {
+                    sender.say(&told.to_message()).await?;
+                }
+            }
+            let Some(mut frame) = taken else { return Ok(()) };
             let n = frame.len();
-            sender.send(&mut frame, n).await?;
-            control.sent(n);
+            if n > 0 {
+                sender.send(&mut frame, n).await?;
+                control.sent(n);
+            }
         }
     }
 
-    /// The next frame, with a notice at its beginning where output is missing.
+    /// The next frame. What is told before it is in `told` for those who listen, in the frame for others. It
+    /// may be empty, and there is more all the same.
     fn take(&self, control: &Control) -> Option<Frame> {
+        let frame = self.take_bytes(control);
+        if frame.is_some() || self.listens {
+            return frame;
+        }
+        let words = self.words();
+        (!words.is_empty()).then(|| framed(&words, &[]))
+    }
+
+    fn take_bytes(&self, control: &Control) -> Option<Frame> {
+        let before = self.hub.before();
+        let Before::Kept(past) = before else { return self.take_new(control, u64::MAX) };
+        let cursor = self.cursor.get();
+        if cursor > self.hub.output().end() {
+            // It saw more elsewhere than was read here yet.
+            return None;
+        }
+        if self.listens && past.file(cursor) != self.file.get() {
+            self.tell_position();
+        }
+        let (mark, next) = past.marks(cursor);
+        if let Some(mark) = mark.filter(|_| self.marked.get() != Some(cursor)) {
+            self.marked.set(Some(cursor));
+            self.tell_mark(mark);
+        }
+        let ring = self.hub.output().start();
+        if cursor < ring { Some(self.take_old(past, control, next.min(ring))) } else { self.take_new(control, next) }
+    }
+
+    fn tell_mark(&self, mark: Mark) {
+        let (gap, words) = match mark {
+            Mark::Broken(broken) => (None, told::about_break(broken)),
+            Mark::Live(live) => (Some(live.missing), told::LIVE),
+        };
+        let mut told = self.told.borrow_mut();
+        told.push(Told::Notice(words.to_owned()));
+        if self.listens && gap != Some(0) {
+            told.push(Told::Gap(gap));
+        }
+        drop(told);
+        self.tell_position();
+    }
+
+    /// What the ring has; a gap is told where the viewer was too slow.
+    fn take_new(&self, control: &Control, until: u64) -> Option<Frame> {
         let output = self.hub.output();
-        let piece = output.read(self.cursor.get(), CHUNK);
+        let cursor = self.cursor.get();
+        let most = usize::try_from(until - cursor.min(until)).unwrap_or(usize::MAX).min(CHUNK);
+        let piece = output.read(cursor, most);
         self.cursor.set(piece.next);
         if piece.is_empty() {
             return None;
         }
-        let notice = if piece.missing > 0 { gap(piece.missing) } else { String::new() };
-        control.entry.dropped.set(control.entry.dropped.get() + piece.missing);
-        let mut frame = Frame::with_capacity(notice.len() + piece.len());
-        frame.extend(notice.as_bytes());
-        frame.extend(piece.parts[0]);
-        frame.extend(piece.parts[1]);
-        Some(frame)
+        if piece.missing > 0 {
+            self.tell_gap(control, piece.missing, piece.len());
+        }
+        Some(framed(&self.words(), &piece.parts))
+    }
+
+    /// What only the log has.
+    fn take_old(&self, past: &Past, control: &Control, until: u64) -> Frame {
+        let words = self.words();
+        let mut frame = framed(&words, &[]);
+        frame.resize(words.len() + CHUNK);
+        let cursor = self.cursor.get();
+        let (missing, n) = past.read_old(cursor, until, &mut frame.payload()[words.len()..]);
+        frame.resize(words.len() + n);
+        self.cursor.set(cursor + missing + n as u64);
+        if missing > 0 {
+            self.tell_gap(control, missing, n);
+        }
+        frame
+    }
+
+    /// What is told in the frame itself.
+    fn words(&self) -> String {
+        if self.listens || self.told.borrow().is_empty() {
+            return String::new();
+        }
+        self.told.take().iter().filter_map(Told::to_words).collect()
+    }
+
+    /// `taken`: bytes behind the gap that were taken already.
+    fn tell_gap(&self, control: &Control, missing: u64, taken: usize) {
+        control.entry.dropped.set(control.entry.dropped.get() + missing);
+        self.told.borrow_mut().push(Told::Gap(Some(missing)));
+        let next = self.cursor.get();
+        self.cursor.set(next - taken as u64);
+        self.tell_position();
+        self.cursor.set(next);
     }
 
     /// Reads the client. It waits where the guest takes no input and enough of it is kept.
@@ -115,10 +245,47 @@ impl Viewer<'_> {
     }
 }
 
-/// What stands where output is missing. CAN (0x18) ends an escape sequence that was cut in two: the
-/// terminal would swallow the notice as a part of it.
-fn gap(missing: u64) -> String {
-    format!("\x18\r\n[console-proxy: {missing} bytes were dropped here]\r\n")
+fn framed(words: &str, parts: &[&[u8]]) -> Frame {
+    let mut frame = Frame::with_capacity(words.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+    frame.extend(words.as_bytes());
+    for part in parts {
+        frame.extend(part);
+    }
+    frame
+}
+
+/// Where a viewer begins, and what it is told first.
+fn begin(hub: &Hub, Wanted { wish, history, .. }: &Wanted) -> (u64, Option<String>) {
+    let joined = |most: u64| hub.output().tail(usize::try_from(most).unwrap_or(usize::MAX).min(JOINED));
+    let past = match hub.before() {
+        Before::Kept(past) => past,
+        Before::Nothing if wish.from.is_some() => {
+            let words = "history is not complete: of this console none is kept";
+            return (joined(wish.history.unwrap_or(u64::MAX)), Some(words.to_owned()));
+        }
+        Before::Nothing => return (joined(wish.history.unwrap_or(u64::MAX)), None),
+        Before::Unknown(why) => {
+            return (joined(wish.history.unwrap_or(u64::MAX)), Some(format!("there is no history: {why}")));
+        }
+    };
+    // Since the log was given up, only the ring has what was said.
+    let tail = |most: u64| if past.live().is_some() { joined(most) } else { past.tail(most) };
+    let place = wish.from.map(|from| past.find(&from));
+    let (cursor, words) = match place {
+        None => (tail(wish.history.unwrap_or(u64::MAX).min(*history)), None),
+        Some(place) => {
+            let cursor = match place {
+                Place::At(offset) | Place::Cut(offset) => offset,
+                Place::Beyond(_) => tail(*history),
+                Place::Gone => past.start(),
+            };
+            let narrow = wish.history.filter(|most| cursor < past.tail(*most)).map(tail);
+            let words = told::about_place(place).or(narrow.map(|_| "what came before was not asked for"));
+            (narrow.unwrap_or(cursor), words)
+        }
+    };
+    let words = if past.live().is_some_and(|live| cursor >= live.from) { Some(told::LIVE) } else { words };
+    (cursor, words.map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -133,7 +300,10 @@ mod tests {
 
     fn start(buffer: usize) -> (Hub, Guest) {
         let (line, guest) = MemoryLine::new();
-        (Hub::start(line, Lease::None, Limits { buffer, pause: Duration::from_millis(8) }), guest)
+        (
+            Hub::start(line, Lease::None, Limits { buffer, pause: Duration::from_millis(8) }, Before::Nothing, None),
+            guest,
+        )
     }
 
     /// Runs a viewer's session beside a script, which does not end before it.
@@ -148,7 +318,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            end = run(&mut sender, &mut receiver, hub, control) => end,
+            end = run(&mut sender, &mut receiver, hub, control, Wanted::default()) => end,
             () = script => unreachable!(),
         }
     }
@@ -192,7 +362,7 @@ mod tests {
             let (mut sender, mut receiver) = (sender, receiver);
             let end = tokio::select! {
                 end = async { tokio::join!(ends, script).0 } => end,
-                end = run(&mut sender, &mut receiver, &hub, &other) => unreachable!("{end:?}"),
+                end = run(&mut sender, &mut receiver, &hub, &other, Wanted::default()) => unreachable!("{end:?}"),
             };
             assert_eq!((end, other.entry.out.get(), other.entry.dropped.get()), (End::ClientLost, 100_000, 0));
             assert!(slow_seat.entry.out.get() <= 5000, "{}", slow_seat.entry.out.get());

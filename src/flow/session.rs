@@ -12,6 +12,7 @@ use super::hub::Port;
 use super::identity::{Person, Proof, asks_for_websocket, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
+use super::serial::Wanted;
 use super::{display, forward, serial};
 use crate::edges::backends::Stream;
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
@@ -24,6 +25,7 @@ use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Backend, Reached, Route, Way};
 use crate::rules::ticket::Mode;
+use crate::rules::told::{PROTOCOL, Wish};
 
 /// The rules of RFC 6455, 4.2.1, for an upgrade request. Returns its key.
 fn check_upgrade(asked: &Asked) -> Result<String, Refused> {
@@ -65,6 +67,7 @@ pub(super) async fn open_console(
     mut asked: Asked,
 ) -> Result<Reply, Refused> {
     let key = check_upgrade(&asked)?;
+    let wish = Wish::of_query(&asked.query)?;
     let person = identify(&guest, &route, &asked)?;
     let (way, person) = choose(&guest, &route, endpoint, person)?;
     let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
@@ -82,12 +85,12 @@ pub(super) async fn open_console(
     let opened = open(&guest, &route, &way, reached).await.inspect_err(|why| {
         tracing::warn!(guest = %route.uuid, console = %way.console, "{} of {}: {}", way.console, printable(&route.name), why.words);
     })?;
-    let protocol = request::subprotocol(asked.headers("sec-websocket-protocol")).map(str::to_owned);
+    let (protocol, wanted) = wanted(&guest, &way, &asked, wish);
     let upgrade = asked.take_upgrade().ok_or_else(|| refuse(400, "the connection cannot be upgraded"))?;
     if way.console.is_text() && person.mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
         take_over(&guest, &seat);
     }
-    let session = Running { guest, route, seat, person, _connection: connection };
+    let session = Running { guest, route, seat, person, wanted, _connection: connection };
     tokio::task::spawn_local(session.run(upgrade, opened));
 
     let mut headers = vec![
@@ -97,6 +100,14 @@ pub(super) async fn open_console(
     ];
     headers.extend(protocol.map(|protocol| ("sec-websocket-protocol", protocol)));
     Ok(Reply { status: 101, headers, ..Reply::default() })
+}
+
+/// The subprotocol that is answered, and what the client wants to see of a text console.
+fn wanted(guest: &Guest, way: &Way, asked: &Asked, wish: Wish) -> (Option<String>, Wanted) {
+    let offered = || asked.headers("sec-websocket-protocol");
+    let listens = way.console.is_text() && request::offers(offered(), PROTOCOL);
+    let protocol = if listens { Some(PROTOCOL) } else { request::subprotocol(offered()) };
+    (protocol.map(str::to_owned), Wanted { wish, listens, history: guest.config().serial.history_bytes as u64 })
 }
 
 /// Ends the sessions of the others who type at the same console.
@@ -146,7 +157,7 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     Ok((way.clone(), person))
 }
 
-async fn open(guest: &Guest, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
+async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
     if way.console.is_text() {
         return Ok(Opened::Text(guest.join(route, way).await?));
     }
@@ -177,6 +188,7 @@ struct Running {
     route: Route,
     seat: Seat,
     person: Person,
+    wanted: Wanted,
     _connection: Rc<Connection>,
 }
 
@@ -196,7 +208,7 @@ impl Running {
             pulse: Pulse::new(self.guest.config().proxy.ping_interval),
         };
         let end = match tokio::time::timeout(self.guest.config().proxy.handshake_timeout, upgrade.finish()).await {
-            Ok(Ok((client, early))) => relay(&self.guest, client, early, opened, &control).await,
+            Ok(Ok((client, early))) => relay(&self.guest, client, early, opened, &control, self.wanted).await,
             Ok(Err(_)) | Err(_) => End::ClientGone,
         };
         if let Proof::Session(id, _) = &self.person.proof
@@ -218,6 +230,7 @@ async fn relay(
     early: bytes::Bytes,
     opened: Opened,
     control: &Control,
+    wanted: Wanted,
 ) -> End {
     let largest = guest.config().proxy.max_frame;
     let settle = async |end| settle(guest, control, end).await;
@@ -226,7 +239,7 @@ async fn relay(
     }
     let (mut sender, mut receiver) = websocket::accept(client, &early, largest);
     let end = match opened {
-        Opened::Text(port) => serial::run(&mut sender, &mut receiver, port.hub(), control).await,
+        Opened::Text(port) => serial::run(&mut sender, &mut receiver, port.hub(), control, wanted).await,
         Opened::Raw(stream) => display::run(&mut sender, &mut receiver, stream, control).await,
         Opened::Native(..) => unreachable!("it was forwarded"),
     };

@@ -2,12 +2,13 @@
 //! Root, socket-activated, a thread per caller, gone when nobody called for a while.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
@@ -16,10 +17,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::edges::broker_server::{self as server, Caller, Known};
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, nft, publish, terminal};
+use crate::edges::{claims, files, journal, logs, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::guest::printable;
-use crate::rules::route::Backend;
+use crate::rules::guest::{Console, printable};
+use crate::rules::route::{Backend, Route, log_place};
 
 /// The broker ends when no proxy lives, and nobody was connected, for this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -102,10 +103,11 @@ fn serve(paths: &Paths, known: &Known, mut stream: UnixStream) {
     };
     match granted {
         Ok((caller, granted)) => {
-            if server::answer(&mut stream, Ok(granted.descriptor.as_fd())).is_err() {
+            let descriptors: Vec<_> = granted.descriptors.iter().map(AsFd::as_fd).collect();
+            if server::grant(&mut stream, granted.files, &descriptors).is_err() {
                 return;
             }
-            drop(granted.descriptor);
+            drop(granted.descriptors);
             if let Some(port) = granted.guarded {
                 warn_unguarded(paths, port);
             }
@@ -119,7 +121,7 @@ fn serve(paths: &Paths, known: &Known, mut stream: UnixStream) {
             } else {
                 tracing::info!("{refusal}");
             }
-            let _ = server::answer(&mut stream, Err(refusal));
+            let _ = server::refuse(&mut stream, refusal);
         }
     }
 }
@@ -136,8 +138,11 @@ fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Re
 }
 
 /// What a proxy gets.
+#[derive(Default)]
 struct Granted {
-    descriptor: OwnedFd,
+    descriptors: Vec<OwnedFd>,
+    /// Which files of a log they are.
+    files: Vec<u8>,
     lock: Option<terminal::Lock>,
     /// The port, where it is one that the guard should guard.
     guarded: Option<u16>,
@@ -154,18 +159,19 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
+        Part::Recording => {
+            let file = recording(paths, caller, &route, request.console)?;
+            return Ok(Granted { descriptors: vec![file.into()], ..Granted::default() });
+        }
+        Part::Log => {
+            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{} has no log", request.console)))?;
+            check_owner(paths, caller, &route, &log_place(log), log)?;
+            let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
+            return Ok(Granted { descriptors, files, ..Granted::default() });
+        }
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
-    match claims::owner(paths, &backend.place()) {
-        Some(owner) if owner == caller.guest => {}
-        Some(owner) => return Err(unknown(format!("{backend} belongs to guest {owner} by now"))),
-        None => {
-            return Err(unknown(format!(
-                "nobody knows whose {backend} is: `console-proxy publish {}`",
-                printable(&route.name)
-            )));
-        }
-    }
+    check_owner(paths, caller, &route, &backend.place(), &backend.to_string())?;
     if !caller.is_alive() {
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
@@ -175,7 +181,33 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
         _ => None,
     };
     let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
-    Ok(Granted { descriptor, lock, guarded })
+    Ok(Granted { descriptors: vec![descriptor], files: Vec::new(), lock, guarded })
+}
+
+/// Makes a file for a recording where the configuration asks for one: nothing of it is the caller's to say. What is kept
+/// of that guest's no longer goes first.
+fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) -> Result<File, Refusal> {
+    let refused = |words: String| Refusal::new(Kind::Refused, words);
+    let config = files::config(paths).map_err(|why| refused(format!("{why:#}")))?;
+    if !config.record.wants(&route.name, console) {
+        return Err(Refusal::new(Kind::Denied, format!("the configuration asks for no recording of {console}")));
+    }
+    match recordings::prune_guest(paths, &caller.guest, &config.record, SystemTime::now()) {
+        Ok(removed) => removed.iter().for_each(|path| tracing::info!("{} was kept no longer", path.display())),
+        Err(why) => tracing::error!("old recordings of {} cannot be removed: {why}", caller.guest),
+    }
+    recordings::create(paths, &caller.guest, &route.name, console, publish::now())
+        .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
+}
+
+/// Whether a place is the caller's guest's.
+fn check_owner(paths: &Paths, caller: &Caller, route: &Route, place: &str, words: &str) -> Result<(), Refusal> {
+    let unknown = |words: String| Err(Refusal::new(Kind::Unknown, words));
+    match claims::owner(paths, place) {
+        Some(owner) if owner == caller.guest => Ok(()),
+        Some(owner) => unknown(format!("{words} belongs to guest {owner} by now")),
+        None => unknown(format!("nobody knows whose {words} is: `console-proxy publish {}`", printable(&route.name))),
+    }
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{console, doctor, keys, prune, publish, replay, show, ssh, sync, ticket, wire};
+use super::{console, doctor, keys, log, prune, publish, replay, show, ssh, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -42,6 +42,8 @@ enum Verb {
     Ticket(ticket::Arguments),
     /// Open a text console in this terminal, or pipe input into it.
     Console(console::Arguments),
+    /// Print what libvirt kept of a guest's text console.
+    Log(log::Arguments),
     /// Play a recording in this terminal.
     Replay(replay::Arguments),
     /// Look at everything that has to be right, and say what is not and what to do.
@@ -53,8 +55,12 @@ enum Verb {
     Wire(wire::WireArguments),
     /// Take exactly that back.
     Unwire(wire::UnwireArguments),
-    /// Free what is kept for guests that are neither defined nor running.
-    Prune,
+    /// Free what is kept for guests that are neither defined nor running; remove recordings that are kept no longer.
+    Prune {
+        /// Recordings alone (by console-proxy-prune.service, each day).
+        #[arg(long)]
+        recordings: bool,
+    },
     /// Check the configuration with the daemon's own code.
     CheckConfig,
     /// Make sockets, drop-ins and the guard equal to the routes (by console-proxy-sync.service).
@@ -111,12 +117,13 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
         Verb::Ticket(arguments) => ticket::ticket(paths, &arguments, out)?,
         Verb::Wire(arguments) => return wire::wire(paths, &arguments, out),
         Verb::Unwire(arguments) => return wire::unwire(paths, &arguments, out),
-        Verb::Prune => prune::run(paths, out)?,
+        Verb::Prune { recordings } => prune::run(paths, recordings, out)?,
         Verb::CheckConfig => {
             files::config(paths)?;
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;
         }
         Verb::Console(arguments) => return console::run(paths, &arguments),
+        Verb::Log(arguments) => return log::run(paths, &arguments, out),
         Verb::Replay(arguments) => return replay::run(&arguments),
         Verb::Doctor => return doctor::run(paths, out),
         Verb::Publish(arguments) => return publish::run(paths, &arguments, out),

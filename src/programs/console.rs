@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::ticket::{self, Order};
 use crate::edges::http::{NoWebsocket, upgrade_console};
 use crate::edges::paths::Paths;
-use crate::edges::{files, tls, tty, websocket_client};
+use crate::edges::{dial, files, tls, tty};
 use crate::flow::attach::{self, Left, Person};
 use crate::rules::config::parse_span;
 use crate::rules::escape::Escape;
@@ -122,7 +122,7 @@ async fn attach(granted: &Granted, manner: &Manner) -> Result<Left> {
     let reads = terminal || !manner.view;
     let typed = reads.then(|| tty::read_input(escape)).transpose().context("cannot start a thread")?;
     let person = Person { typed, shown, view: manner.view, silence: reads.then_some(manner.silence) };
-    let websocket = websocket_client::dialled(proxy, &early).await;
+    let websocket = dial::dialled(proxy, &early).await;
     let left = attach::run(websocket, person, signals.ended(raw.as_ref())).await;
     finish(is_shown, &left).await;
     Ok(left)

@@ -19,13 +19,14 @@ use crate::rules::route::{Backend, Route};
 use crate::rules::ssh as rules;
 
 /// The units that should be active on a host.
-const UNITS: [&str; 6] = [
+const UNITS: [&str; 7] = [
     "console-proxy.target",
     "console-proxy-sync.path",
     "console-proxy-wire.path",
     "console-proxy-broker.socket",
     "console-proxy-guard.service",
     "console-proxy-keys.timer",
+    "console-proxy-prune.timer",
 ];
 /// What sshd is to be told, as it is installed.
 const SSHD_SNIPPET: &str = "/usr/share/console-proxy/sshd.conf";

@@ -1,7 +1,7 @@
 //! The broker's protocol and its rules: one request line, one answer line, and who may ask.
 //!
 //! A line is JSON and at most [`LONGEST_LINE`] bytes. The answer to a granted request carries one
-//! descriptor (`SCM_RIGHTS`). For a pty the connection stays open for as long as the terminal is in
+//! descriptor (`SCM_RIGHTS`), that for a log one for each of its files. For a pty the connection stays open for as long as the terminal is in
 //! use: closing it gives back libvirt's lock.
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,14 @@ pub enum Part {
     Raw,
     /// QEMU's or spice-server's own websocket.
     Websocket,
+    /// A new file for a recording of the console, for appending alone.
+    Recording,
+    /// The files of the console's log, for reading.
+    Log,
 }
+
+/// The most descriptors that come with one answer.
+pub const MOST_DESCRIPTORS: usize = 16;
 
 /// What a proxy asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +53,10 @@ pub struct Answer {
     /// Absent where the descriptor comes along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// For a log, the number of each file whose descriptor comes along: 0 the current one, 1 the newest
+    /// older one, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<u8>,
 }
 
 /// Why a request is not granted.

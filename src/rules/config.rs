@@ -233,16 +233,6 @@ impl Record {
             && self.guests.iter().any(|pattern| matches(pattern, guest))
             && self.consoles.iter().any(|pattern| matches(pattern, &console_name))
     }
-
-    /// What everybody on a recorded console is told first.
-    #[must_use]
-    pub fn notice(&self) -> &'static str {
-        if self.input {
-            "[console-proxy: what this console shows and what is typed here is recorded]\r\n"
-        } else {
-            "[console-proxy: what this console shows is recorded]\r\n"
-        }
-    }
 }
 
 /// Which guests take part.

@@ -223,6 +223,15 @@ pub fn binary_header(head: &mut [u8; HEAD], length: usize) -> usize {
     }
 }
 
+/// A server's text message.
+#[must_use]
+pub fn text_frame(text: &str) -> Vec<u8> {
+    let mut head = [0; HEAD];
+    let begins = binary_header(&mut head, text.len());
+    head[begins] = 0x81;
+    [&head[begins..], text.as_bytes()].concat()
+}
+
 /// A server's pong with a ping's payload, which is at most 125 bytes (5.5).
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Vec<u8> {

@@ -119,6 +119,8 @@ pub enum Break {
 /// A file's part of the stream, from `start` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
+    /// Counts the parts: files may be empty, and then begin where the next one does.
+    pub serial: u64,
     /// Which file.
     pub id: FileId,
     head: Vec<u8>,
@@ -216,7 +218,8 @@ impl Stream {
 
     fn add(&mut self, id: FileId, head: Vec<u8>, size: u64, broken: Option<Break>) {
         let start = self.end();
-        self.parts.push_back(Part { id, head, start, size, broken });
+        let serial = self.parts.back().map_or(0, |last| last.serial + 1);
+        self.parts.push_back(Part { serial, id, head, start, size, broken });
         if self.parts.len() > MOST_PARTS {
             self.parts.pop_front();
         }

@@ -31,8 +31,8 @@ pub enum Next {
 pub struct Pace {
     /// Bytes that the port said and the log does not have yet.
     behind: u64,
-    /// Since when something is awaited of the log: since the port spoke last, or the log grew last.
-    awaiting: Option<Duration>,
+    /// Something is awaited of the log: the port spoke, or the log grew.
+    awaiting: bool,
     /// The log did not grow since then.
     step: Option<Duration>,
     refreshed: Option<Duration>,
@@ -44,7 +44,7 @@ impl Pace {
     /// The port said something.
     pub fn spoke(&mut self, now: Duration, bytes: usize) {
         self.behind += bytes as u64;
-        self.awaiting = Some(now);
+        self.awaiting = true;
         self.step = None;
         self.stuck.get_or_insert(now);
     }
@@ -56,7 +56,7 @@ impl Pace {
         self.step = None;
         self.stuck = (self.behind > 0).then_some(now);
         // Once more even where it is not behind: it may have been ahead before.
-        self.awaiting = Some(now);
+        self.awaiting = true;
     }
 
     /// How many bytes the log lacks.
@@ -67,8 +67,12 @@ impl Pace {
 
     /// What to do, the log having nothing new at `now`.
     pub fn next(&mut self, now: Duration) -> Next {
-        let Some(since) = self.awaiting else { return Next::WhenReadable };
-        if let Some(stuck) = self.stuck.filter(|_| self.behind > 0) {
+        if !self.awaiting {
+            return Next::WhenReadable;
+        }
+        let stuck = self.stuck.filter(|_| self.behind > 0);
+        let over = stuck.map(|stuck| stuck + PATIENCE);
+        if let Some(stuck) = stuck {
             if now >= stuck + PATIENCE {
                 return Next::GiveUp;
             }
@@ -80,15 +84,20 @@ impl Pace {
             }
         }
         let step = self.step.map_or(FIRST, |step| step * 2);
-        if step > LAST {
-            if self.behind > 0 {
-                return Next::At(self.stuck.unwrap_or(since) + PATIENCE);
+        match over {
+            Some(over) => {
+                self.step = Some(step.min(LAST));
+                Next::At((now + step).min(over))
             }
-            self.awaiting = None;
-            return Next::WhenReadable;
+            None if step > LAST => {
+                self.awaiting = false;
+                Next::WhenReadable
+            }
+            None => {
+                self.step = Some(step);
+                Next::At(now + step)
+            }
         }
-        self.step = Some(step);
-        Next::At(now + step)
     }
 }
 
@@ -128,7 +137,7 @@ mod tests {
         pace.spoke(ms(1000), 10);
         let (looks, refreshed, end) = follow(&mut pace, ms(1000));
         assert_eq!(end, Next::GiveUp);
-        assert_eq!(looks, [1001, 1003, 1007, 1015, 1031, 1063, 1127, 1255, 1511, 2023]);
+        assert_eq!(looks, [1001, 1003, 1007, 1015, 1031, 1063, 1127, 1255, 1511, 2000]);
         assert!((3..10).contains(&refreshed), "{refreshed}");
         assert_eq!(pace.behind(), 10);
     }

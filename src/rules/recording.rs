@@ -5,7 +5,11 @@ use std::time::Duration;
 use super::config::Record;
 use super::guest::Console;
 
+/// The most recordings of one guest: a proxy that asks for one after the other fills no disk with names.
+const MOST: usize = 1000;
+
 /// A recording's file name: the guest, the console, when it began in UTC, and a number where two began in one second.
+/// In the order of their names, those of one console are in the order of their beginnings.
 /// Names have the guest's letters and digits; everything else of it becomes `_`.
 #[must_use]
 pub fn file_name(guest: &str, console: Console, now: u64, turn: u32) -> String {
@@ -16,7 +20,7 @@ pub fn file_name(guest: &str, console: Console, now: u64, turn: u32) -> String {
     let console = console.to_string().replace('/', "-");
     let (year, month, day) = date(now / 86_400);
     let (hour, minute, second) = (now % 86_400 / 3600, now % 3600 / 60, now % 60);
-    let again = if turn > 1 { format!("-{turn}") } else { String::new() };
+    let again = if turn > 1 { format!("_{turn:02}") } else { String::new() };
     format!("{guest}_{console}_{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z{again}.cast")
 }
 
@@ -44,7 +48,7 @@ pub struct Kept {
 }
 
 /// The names of a guest's recordings that are kept no longer, the oldest first: those that are too old, and then as
-/// many as it takes to have no more bytes than may be kept. The newest one may be written to right now and is never
+/// many as it takes to have no more bytes than may be kept, and no more than [`MOST`]. The newest one may be written to right now and is never
 /// among the latter.
 #[must_use]
 pub fn expired(mut all: Vec<Kept>, record: &Record) -> Vec<String> {
@@ -52,9 +56,10 @@ pub fn expired(mut all: Vec<Kept>, record: &Record) -> Vec<String> {
     let longest = Duration::from_secs(record.keep_days * 86_400);
     let mut bytes: u64 = all.iter().map(|kept| kept.bytes).sum();
     let newest = all.len().saturating_sub(1);
+    let too_many = all.len().saturating_sub(MOST);
     let mut gone = Vec::new();
     for (at, kept) in all.into_iter().enumerate() {
-        if kept.age > longest || (bytes > record.keep_bytes && at < newest) {
+        if at < too_many || kept.age > longest || (bytes > record.keep_bytes && at < newest) {
             bytes -= kept.bytes;
             gone.push(kept.name);
         }
@@ -78,7 +83,7 @@ mod tests {
             assert!(!name.starts_with(['.', '-']) && !name.contains(['/', '\n', ' ']) && name.is_ascii(), "{name}");
         }
         assert!(name(&"a".repeat(5000), 0).len() < 255);
-        assert_eq!(file_name("g", Console::Console(1), 0, 3), "g_console-1_19700101T000000Z-3.cast");
+        assert_eq!(file_name("g", Console::Console(1), 0, 3), "g_console-1_19700101T000000Z_03.cast");
     }
 
     #[test]
@@ -95,5 +100,7 @@ mod tests {
         // Exactly as old, and as much, as may be.
         assert_eq!(expired(vec![kept("a", 100, 30)], &record), Vec::<String>::new());
         assert_eq!(expired(Vec::new(), &record), Vec::<String>::new());
+        let many = (0..1002).map(|i| Kept { name: i.to_string(), bytes: 0, age: Duration::from_secs(i) }).collect();
+        assert_eq!(expired(many, &record), ["1001", "1000"]);
     }
 }

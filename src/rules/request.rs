@@ -141,6 +141,12 @@ pub fn subprotocol<'h>(headers: impl Iterator<Item = &'h str>) -> Option<&'h str
     offered.iter().find(|name| **name == "binary").or_else(|| offered.iter().find(|name| !credential(name))).copied()
 }
 
+/// Whether a client offers this subprotocol.
+#[must_use]
+pub fn offers<'h>(headers: impl Iterator<Item = &'h str>, name: &str) -> bool {
+    headers.flat_map(|header| header.split(',')).any(|offered| offered.trim() == name)
+}
+
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use console_proxy::edges::{broker_server, files, keys};
+use console_proxy::edges::paths::Paths;
+use console_proxy::edges::{broker_server, files, keys, logs, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -66,6 +67,12 @@ impl Host {
         self.way(console).raw = Some(place.clone());
         self.write_route();
         self
+    }
+
+    /// A console with a log, which lies where libvirt's do.
+    pub fn logged(mut self, console: &str, place: &Place, log: &str) -> Self {
+        self.way(console).log = Some(log.to_owned());
+        self.raw(console, place)
     }
 
     /// A console with a websocket of its own.
@@ -504,20 +511,34 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     let path = host.path("run/console-proxy/broker/socket");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(path).unwrap();
-    let route = host.route_file();
+    let (route, paths) = (host.route_file(), Paths::new(host.root.path()));
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
             let mut stream = listener.accept().unwrap().0;
-            let route = route.clone();
+            let (route, paths) = (route.clone(), paths.clone());
             std::thread::spawn(move || {
                 let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
                 let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
-                let opened = connect(&route, request.part, &request.guest, |way| way.console == request.console);
-                let descriptor = opened.as_ref().map(AsFd::as_fd).map_err(Clone::clone);
-                let _ = broker_server::answer(&mut stream, descriptor);
+                let opened = match request.part {
+                    Part::Recording => recordings::create(&paths, &route.uuid, &route.name, request.console, now())
+                        .map(|file| vec![(0, file.into())])
+                        .map_err(|why| Refusal::new(Kind::Refused, why.to_string())),
+                    Part::Log => logs::open(&paths, route.way(request.console).unwrap().log.as_ref().unwrap()),
+                    part => connect(&route, part, &request.guest, |way| way.console == request.console)
+                        .map(|descriptor| vec![(0, descriptor)]),
+                };
+                let _ = match opened {
+                    Err(refusal) => broker_server::refuse(&mut stream, refusal),
+                    Ok(files) => {
+                        let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+                        let log = request.part == Part::Log;
+                        let numbers = files.iter().filter(|_| log).map(|(number, _)| *number).collect();
+                        broker_server::grant(&mut stream, numbers, &descriptors)
+                    }
+                };
             });
         }
     });

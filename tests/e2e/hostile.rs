@@ -97,6 +97,8 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     report.succeeded("the broker, for its own guest");
     report.failed("the broker, for another guest", "denied");
     report.failed("the broker, for a console that its guest has not", "unknown");
+    report.failed("the broker, for a recording that nobody asked for", "asks for no recording of serial/0");
+    report.failed("others' recordings", "No such file");
     report.succeeded("its own route");
     report.failed("another guest's route", "No such file");
     report.failed("changing its own route", "ermission denied");
@@ -262,10 +264,14 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
 
 /// Asks the broker; the descriptor that may come along is not received. The answer when it is none of refusal.
 fn ask_broker(guest: &str, console: &str) -> Result<String, String> {
+    ask_broker_for(guest, console, "raw")
+}
+
+fn ask_broker_for(guest: &str, console: &str, part: &str) -> Result<String, String> {
     let words = |why: std::io::Error| why.to_string();
     let mut broker = UnixStream::connect(BROKER).map_err(words)?;
     broker.set_read_timeout(Some(SOON)).map_err(words)?;
-    let request = format!("{{\"version\":1,\"guest\":\"{guest}\",\"console\":\"{console}\",\"part\":\"raw\"}}\n");
+    let request = format!("{{\"version\":1,\"guest\":\"{guest}\",\"console\":\"{console}\",\"part\":\"{part}\"}}\n");
     broker.write_all(request.as_bytes()).map_err(words)?;
     let mut answer = String::new();
     BufReader::new(broker).read_line(&mut answer).map_err(words)?;
@@ -324,6 +330,8 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         ("the broker, for its own guest", ask_broker(guest, "vnc")),
         ("the broker, for another guest", ask_broker(victim, "vnc")),
         ("the broker, for a console that its guest has not", ask_broker(guest, "serial/3")),
+        ("the broker, for a recording that nobody asked for", ask_broker_for(guest, "serial/0", "recording")),
+        ("others' recordings", words(fs::read_dir("/var/lib/console-proxy/recordings"))),
         ("its own route", read(&format!("{run}/{guest}/route.toml"))),
         ("another guest's route", read(&format!("{run}/{victim}/route.toml"))),
         ("changing its own route", write(&format!("{run}/{guest}/route.toml"))),

@@ -6,12 +6,14 @@
 
 mod faults;
 mod guard;
+mod history;
 mod hook;
 mod host;
 mod hostile;
 mod keys;
 mod package;
 mod reboot;
+mod recording;
 mod storms;
 mod terminal;
 mod units;

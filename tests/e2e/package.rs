@@ -22,6 +22,7 @@ fn after_installation_the_host_listens_to_libvirt() {
         "console-proxy-wire.path",
         "console-proxy-broker.socket",
         "console-proxy-ssh.socket",
+        "console-proxy-prune.timer",
         "console-proxy-guard.service",
     ] {
         assert_eq!(state_of(unit), "active", "{unit}");
@@ -41,6 +42,7 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/run/console-proxy/broker", "750 root:console-proxy"),
         ("/run/console-proxy/broker/socket", "660 root:console-proxy"),
         ("/var/lib/console-proxy", "755 root:root"),
+        ("/var/lib/console-proxy/recordings", "750 root:root"),
         ("/etc/console-proxy/issuers.d", "755 root:root"),
         ("/run/console-proxy/ssh", "755 root:root"),
         ("/run/console-proxy/ssh/socket", "600 console:root"),

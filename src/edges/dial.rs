@@ -1,4 +1,5 @@
-//! Websocket with proxies, for people in a terminal: the one module that knows tungstenite's frames.
+//! A websocket that we ask for ourselves, as a person's client: the one module that knows tungstenite's frames.
+//! (`edges::websocket` is the other end.)
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -7,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
-/// The sending half of a websocket that we asked for ourselves: we are the client.
+/// The sending half.
 #[derive(Debug)]
 pub struct Outgoing<S>(SplitSink<WebSocketStream<S>, Message>);
 
