@@ -51,7 +51,7 @@ struct Arguments {
     /// Where what is built to compare with is, and results go.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
-    /// A line for console-proxy's configuration, such as `serial.gather = "5ms"`.
+    /// A line for console-proxy's configuration, such as `serial.pause = "5ms"`.
     #[arg(long)]
     config: Vec<String>,
     /// A command in whose words the daemon is started, such as `nice -n -5`.

@@ -4,8 +4,12 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
 use super::paths::Paths;
@@ -173,6 +177,70 @@ impl Log {
         let length = self.read(from - 1, &mut bytes)?;
         let line = bytes[..length].iter().position(|byte| *byte == b'\n');
         Ok(line.map_or(from, |at| (from + at as u64).min(end)))
+    }
+}
+
+/// Tells when a log may have changed, to whoever may look into its folder.
+#[derive(Debug)]
+pub struct Watch {
+    events: OwnedFd,
+    name: String,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn new(paths: &Paths, path: &str) -> io::Result<Self> {
+        let file = paths.below_root(path);
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let what = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM;
+        inotify::add_watch(&events, folder, what | WatchFlags::DELETE)?;
+        Ok(Self { events, name: name.to_owned() })
+    }
+
+    /// Waits for a change, at most for `limit`; false when nobody reads standard output any more.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(true);
+            }
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            let output = io::stdout();
+            let mut both = [PollFd::new(&self.events, PollFlags::IN), PollFd::new(&output, PollFlags::empty())];
+            match poll(&mut both, Some(&left)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(why) => return Err(why.into()),
+            }
+            if both[1].revents().intersects(PollFlags::ERR | PollFlags::NVAL) {
+                return Ok(false);
+            }
+            if self.is_ours_among_them()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// All guests' logs are in one folder.
+    fn is_ours_among_them(&self) -> io::Result<bool> {
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.events, &mut space);
+        let mut ours = false;
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    let name = event.file_name().and_then(|name| name.to_str().ok());
+                    // An overflow of the queue names none.
+                    ours |= name.is_none_or(|name| name.starts_with(&self.name));
+                }
+                Err(rustix::io::Errno::AGAIN) => return Ok(ours),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
     }
 }
 

@@ -32,6 +32,12 @@ pub fn is_input_a_terminal() -> bool {
     isatty(io::stdin())
 }
 
+/// Whether standard output is a terminal.
+#[must_use]
+pub fn is_output_a_terminal() -> bool {
+    isatty(io::stdout())
+}
+
 /// A terminal, made raw. Dropped, it is what it was before: at a normal end, at an error, while
 /// a panic unwinds. Signals do not unwind: see [`Signals`].
 #[derive(Debug)]

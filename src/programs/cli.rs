@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{console, doctor, keys, prune, publish, replay, show, ssh, sync, ticket, wire};
+use super::{console, doctor, keys, log, prune, publish, replay, show, ssh, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -42,6 +42,8 @@ enum Verb {
     Ticket(ticket::Arguments),
     /// Open a text console in this terminal, or pipe input into it.
     Console(console::Arguments),
+    /// Print what libvirt kept of a guest's text console.
+    Log(log::Arguments),
     /// Play a recording in this terminal.
     Replay(replay::Arguments),
     /// Look at everything that has to be right, and say what is not and what to do.
@@ -121,6 +123,7 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
             writeln!(out, "{} and its .d/ folder are in order", paths.config().display()).context("cannot print")?;
         }
         Verb::Console(arguments) => return console::run(paths, &arguments),
+        Verb::Log(arguments) => return log::run(paths, &arguments, out),
         Verb::Replay(arguments) => return replay::run(&arguments),
         Verb::Doctor => return doctor::run(paths, out),
         Verb::Publish(arguments) => return publish::run(paths, &arguments, out),

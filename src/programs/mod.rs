@@ -6,6 +6,7 @@ pub mod console;
 pub mod doctor;
 pub mod hook;
 pub mod keys;
+pub mod log;
 pub mod lookup;
 pub mod proxyd;
 pub mod prune;

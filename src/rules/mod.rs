@@ -24,6 +24,7 @@ pub mod ring;
 pub mod route;
 pub mod session;
 pub mod ssh;
+pub mod tame;
 pub mod ticket;
 pub mod told;
 pub mod wiring;

@@ -6,6 +6,7 @@
 
 mod faults;
 mod guard;
+mod history;
 mod hook;
 mod host;
 mod hostile;

@@ -440,3 +440,32 @@ fn a_refused_configuration_is_said_and_does_not_make_the_watcher_spin() {
     let guest = Guest::define("patient-after").with_vnc().blank().done();
     wait_for_wiring(&guest);
 }
+
+#[test]
+fn every_serial_port_gets_a_log_in_its_place_and_all_of_it_is_taken_back() {
+    let _unwatched = Unwatched::now();
+    let guest = Guest::define("several").with_pty_serial().with_tcp_serial(28990).with_pty_serial().with_vnc().done();
+    let before = redefined(&guest);
+    let on = Configured::with("[serial]\nhistory = \"on\"\n");
+    let said = sh("console-proxy wire several");
+    assert_eq!(said.matches("what it says will be kept").count(), 3, "{said}");
+    let wired = comparable(&guest);
+    let uuid = guest.uuid();
+    let places: Vec<_> = (0..3)
+        .map(|n| wired.find(&format!("console-proxy-{uuid}-serial-{n}.log' append='on'/>")).expect("a log"))
+        .collect();
+    assert!(places.is_sorted(), "the ports are in their order: {wired}");
+    assert_eq!(sh("console-proxy wire several"), "several: nothing to change");
+    guest.start();
+    guest.wait_to_boot();
+    guest.open("serial/2").command("tty", "/dev/ttyS2");
+    guest.destroy();
+    drop(on);
+    sh("console-proxy wire several");
+    assert_eq!(comparable(&guest), before, "switched off");
+    let _on = Configured::with("[serial]\nhistory = \"on\"\n");
+    sh("console-proxy wire several");
+    assert_eq!(comparable(&guest), wired);
+    sh("console-proxy unwire --once several");
+    assert_eq!(comparable(&guest), before);
+}
