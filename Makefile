@@ -40,7 +40,6 @@ unit:
 ## make callgrind          instructions of the way of the bytes against tests/instructions.txt; RECORD=1 writes it
 callgrind: needs binaries
 	@echo "test: instructions of the way of the bytes"
-	@$(CARGO) build --quiet --release --features e2e --bin relay
 	@RECORD="$(RECORD)" $(CARGO) test --quiet --features e2e --test instructions
 
 ## make e2e [TESTS=NAME]   the end-to-end tests alone, in a scratch host

@@ -58,13 +58,16 @@ pub fn read(points: &Path) -> Result<()> {
 fn tell(curves: &[Curve], file: &Path) -> Result<()> {
     let mut rows = Vec::new();
     for curve in curves {
-        let exponent = exponent(&curve.points);
-        println!("{}, {}: exponent {exponent:.2}", curve.case, curve.metric);
+        let exponent = slope(&curve.points);
+        // What does not depend on their number hides how it grows in the end.
+        let upper = slope(&curve.points[curve.points.len() / 2..]);
+        println!("{}, {}: exponent {exponent:.2}, of the upper half {upper:.2}", curve.case, curve.metric);
         for (n, value) in &curve.points {
             println!("{n:>8} {:>12}", number(*value));
             rows.push(Row::new(&curve.case, &n.to_string(), &curve.metric, *value));
         }
         rows.push(Row::new(&curve.case, "exponent", &curve.metric, exponent));
+        rows.push(Row::new(&curve.case, "of the upper half", &curve.metric, upper));
     }
     write_rows(file, &rows)
 }
@@ -155,7 +158,7 @@ fn take(clients: &mut [Client], until: Instant, each: Option<u64>) -> Result<()>
 }
 
 /// The slope of the logarithms, by least squares.
-fn exponent(points: &[(usize, f64)]) -> f64 {
+fn slope(points: &[(usize, f64)]) -> f64 {
     let logs: Vec<_> = points.iter().map(|(n, value)| ((*n as f64).ln(), value.max(f64::MIN_POSITIVE).ln())).collect();
     let count = logs.len() as f64;
     let (x, y) = (logs.iter().map(|p| p.0).sum::<f64>() / count, logs.iter().map(|p| p.1).sum::<f64>() / count);

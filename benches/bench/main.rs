@@ -51,7 +51,7 @@ struct Arguments {
     /// Where what is built to compare with is, and results go.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
-    /// A line for console-proxy's configuration, such as `serial.gather = "5ms"`.
+    /// A line for console-proxy's configuration, such as `serial.pause = "5ms"`.
     #[arg(long)]
     config: Vec<String>,
     /// A command in whose words the daemon is started, such as `nice -n -5`.
@@ -114,8 +114,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     if cores.tool == cores.ours {
         eprintln!("bench: there is one core only: the measuring side and the tool disturb each other");
     }
-    let mut workshop =
-        Workshop::new(&arguments.folder.join("work"), &arguments.release, &arguments.folder.join("tools"), cores)?;
+    // Two runs at once disturb each other's figures, but not each other's files.
+    let work = arguments.folder.join(format!("work-{}", std::process::id()));
+    let mut workshop = Workshop::new(&work, &arguments.release, &arguments.folder.join("tools"), cores)?;
     workshop.config = arguments.config.join("\n");
     workshop.wrapper = arguments.wrapper.split_whitespace().map(str::to_owned).collect();
     match arguments.part {

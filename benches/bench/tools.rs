@@ -116,9 +116,8 @@ pub struct Started {
 }
 
 impl Workshop {
-    /// Prepares a folder: `release` holds console-proxy's programs, `tools` what was built to compare with.
+    /// Prepares a folder, which goes when this is dropped: `release` holds console-proxy's programs, `tools` what was built to compare with.
     pub fn new(folder: &Path, release: &Path, tools: &Path, cores: Cores) -> Result<Self> {
-        let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let (certificate, key) = keys::certificate(&names, Duration::from_secs(86_400))?;
@@ -332,6 +331,12 @@ impl Workshop {
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(self.file("haproxy.cfg"));
         Ok(command)
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -147,3 +147,94 @@ async fn leave(left: Option<watch::Receiver<bool>>) {
     }
     tokio::time::sleep(LAST_KEYS).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::dial::dialled;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    const SILENCE: Duration = Duration::from_secs(2);
+
+    struct Keyboard {
+        typing: mpsc::Sender<Bytes>,
+        leave: watch::Sender<bool>,
+    }
+
+    /// A person, their keyboard, and what they see.
+    fn person() -> (Person, Keyboard, mpsc::Receiver<Bytes>) {
+        let (typing, bytes) = mpsc::channel(8);
+        let (leave, left) = watch::channel(false);
+        let (shown, screen) = mpsc::channel(8);
+        let typed = Some(Typed { bytes, left });
+        (Person { typed, shown, view: false, silence: Some(SILENCE) }, Keyboard { typing, leave }, screen)
+    }
+
+    /// Both ends of a connection with room for so many bytes.
+    async fn connected(room: usize) -> ((Outgoing<DuplexStream>, Arriving<DuplexStream>), DuplexStream) {
+        let (ours, theirs) = duplex(room);
+        (dialled(ours, &Bytes::new()).await, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_is_not_kept_by_a_proxy_that_takes_nothing() {
+        let (websocket, _proxy) = connected(100).await;
+        let (person, keyboard, _screen) = person();
+        keyboard.typing.send(Bytes::from(vec![b'x'; 1000])).await.unwrap();
+        let begun = Instant::now();
+        let leaving = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            keyboard.leave.send(true).unwrap();
+            std::future::pending::<i32>().await
+        };
+        let end = tokio::time::timeout(Duration::from_secs(3600), run(websocket, person, leaving)).await;
+        assert_eq!(end, Ok(Left::Person));
+        assert_eq!(begun.elapsed(), Duration::from_secs(60) + LAST_KEYS + FAREWELL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_that_takes_nothing_does_not_keep_a_signal_from_ending_it() {
+        let (websocket, mut proxy) = connected(100).await;
+        let (person, _keyboard, _screen) = person();
+        let flood = async {
+            loop {
+                tokio::io::AsyncWriteExt::write_all(&mut proxy, b"\x82\x01x").await.unwrap();
+            }
+        };
+        let signal = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            15
+        };
+        let end = tokio::select! {
+            end = run(websocket, person, signal) => end,
+            () = flood => unreachable!(),
+        };
+        assert_eq!(end, Left::Signal(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_silence_counts_from_when_the_proxy_has_taken_the_input_and_anew_with_each_word_of_the_guest() {
+        let (websocket, mut proxy) = connected(1000).await;
+        let (person, keyboard, mut screen) = person();
+        keyboard.typing.send(Bytes::from_static(b"reboot\n")).await.unwrap();
+        drop(keyboard);
+        let begun = Instant::now();
+        let script = async {
+            // Header, mask and seven bytes; then a ping, which is answered late.
+            proxy.read_exact(&mut [0; 6 + 7]).await.unwrap();
+            let mut ping = [0; 6];
+            proxy.read_exact(&mut ping).await.unwrap();
+            assert_eq!(ping[0], 0x89);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            for frame in [&b"\x8a\x00"[..], b"\x82\x02ok"] {
+                tokio::io::AsyncWriteExt::write_all(&mut proxy, frame).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1900)).await;
+            }
+            std::future::pending::<i32>().await
+        };
+        assert_eq!(run(websocket, person, script).await, Left::InputEnded);
+        assert_eq!(begun.elapsed(), Duration::from_secs(60) + Duration::from_millis(1900) + SILENCE);
+        assert_eq!(screen.recv().await.unwrap(), "ok");
+    }
+}

@@ -352,7 +352,10 @@ impl Ws {
     /// The next data, `n` bytes of it, however they are framed.
     #[track_caller]
     pub fn read(&mut self, n: usize) -> Vec<u8> {
+        let begun = Instant::now();
         while self.data.len() < n {
+            // Pings would keep it waiting for ever.
+            assert!(begun.elapsed() < PATIENCE, "{} of {n} bytes came", self.data.len());
             let frame = self.next().expect("the connection ended before the data came");
             match frame.opcode() {
                 0..=2 => self.data.extend(frame.payload),

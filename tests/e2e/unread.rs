@@ -92,3 +92,22 @@ fn a_browser_that_never_reads_and_a_stopped_proxy_do_not_freeze_the_guest() {
     assert_ne!(property(&guest.service(), "MainPID"), proxy, "the stopped proxy was ended");
     guest.open("serial/0").command("dmesg -n 1; echo still $((40 + 2))", "still 42");
 }
+
+#[test]
+fn a_guest_that_says_yes_without_end_leaves_its_port_usable_for_all_who_look() {
+    let guest = Guest::define("yes").with_vnc().with_pty_serial().started();
+    guest.wait_to_boot();
+    let mut ann = guest.open("serial/0");
+    // One who takes nothing must not be felt by the others.
+    let _deaf = Ws::connect_narrow(guest.port(), "/serial/0", &guest.ticket()).unwrap();
+    ann.send(b"yes the guest talks\n");
+    for _ in 0..100 {
+        ann.read_until("yes the guest talks\r\n", SOON);
+    }
+    let mut bob = guest.open("serial/0");
+    bob.read_until("yes the guest talks\r\n", SOON);
+    guest.open("vnc").read_until("RFB 003.008\n", SOON);
+    bob.send(b"\x03");
+    bob.command("echo 'bob sto''pped it'", "bob stopped it");
+    ann.read_until("bob stopped it", SOON);
+}
