@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{lookup, ticket};
+use super::ticket;
 use crate::edges::libvirt::{Libvirt, LibvirtError, Which};
 use crate::edges::logs::{self, Log, Watch};
 use crate::edges::paths::Paths;
@@ -142,9 +142,8 @@ impl Printer<'_> {
 fn find(paths: &Paths, guest: &str, wanted: Option<Console>) -> Result<String> {
     let logs = match stored(paths, guest) {
         Ok(logs) => logs,
-        Err(why @ LibvirtError::Unreachable(_)) => {
-            let route = lookup::published(paths, guest).with_context(|| why.to_string())?;
-            let route = ticket::published(paths, route.as_str())?;
+        Err(LibvirtError::Unreachable(_)) => {
+            let route = ticket::published(paths, guest)?;
             route.consoles.into_iter().filter(|way| way.console.is_text()).map(|way| (way.console, way.log)).collect()
         }
         Err(why) => return Err(why.into()),

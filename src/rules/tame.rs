@@ -41,6 +41,7 @@ impl Tame {
         }
     }
 
+    #[allow(clippy::match_same_arms, reason = "the order of the arms counts")]
     fn step(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.state = match (self.state, byte) {
             // CAN and SUB end whatever was begun; ESC begins anew.

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Instant;
 
 use console_proxy::rules::log::older;
@@ -265,4 +266,75 @@ fn a_console_without_a_log_has_no_positions_and_says_so() {
     listener.ws.send(b"a");
     assert_eq!((listener.read(1).as_slice(), listener.position.as_str()), (&b"a"[..], "none"));
     assert!(listener.told.is_empty());
+}
+
+/// What `console-proxy log` prints, and its exit code.
+fn printed(host: &Host, arguments: &[&str]) -> (String, String, i32) {
+    let done = host.console_proxy().arg("log").args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(done.stdout), text(done.stderr), done.status.code().unwrap())
+}
+
+#[test]
+fn the_log_is_printed_whole_or_its_end_and_what_cannot_be_is_said() {
+    let (host, file) = logged("now \x1b]0;title\x07\u{c3}\n");
+    append(&older_file(&file, 1), b"oldest\n");
+    append(&older_file(&file, 0), b"older\n");
+    let host = host.raw("serial/1", &Backend::silent());
+    let all = "oldest\nolder\nnow \x1b]0;title\x07\u{c3}\n";
+    assert_eq!(printed(&host, &["g1"]), (all.into(), String::new(), 0));
+    assert_eq!(printed(&host, &["g1", "serial/0", "--bytes", "22"]).0, "older\nnow \x1b]0;title\x07\u{c3}\n"[6..]);
+    for (arguments, words) in [
+        (vec!["g1", "serial/1"], "nothing is kept of serial/1 of g1: set serial.history = \"on\""),
+        (vec!["g1", "serial/7"], "g1 has no serial/7"),
+        (vec!["g2"], "no published guest is called \"g2\""),
+    ] {
+        let (out, why, code) = printed(&host, &arguments);
+        assert_eq!((out.as_str(), code), ("", 1));
+        assert!(why.contains(words), "{why}");
+    }
+    fs::remove_file(older_file(&file, 0)).unwrap();
+    let (out, why, code) = printed(&host, &["g1"]);
+    assert_eq!((out.len(), code), ("oldest\nnow \x1b]0;title\x07\u{c3}\n".len(), 0));
+    assert_eq!(why, "console-proxy: history is not complete: files of the log have gone here\n");
+    fs::remove_file(&file).unwrap();
+    assert!(printed(&host, &["g1"]).1.contains("the guest has not started with it yet"));
+    std::os::unix::fs::symlink(host.path("etc/shadow"), &file).unwrap();
+    assert!(printed(&host, &["g1"]).1.contains("there is a symbolic link in its path"));
+}
+
+#[test]
+fn following_goes_on_over_renamings_cuts_and_new_files_and_ends_when_nobody_reads() {
+    let (host, file) = logged("");
+    fs::remove_file(&file).unwrap();
+    let mut follower = host.console_proxy();
+    follower.args(["log", "g1", "-f"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut follower = follower.spawn().unwrap();
+    let mut out = follower.stdout.take().unwrap();
+    let mut expect = |text: &str| {
+        let mut bytes = vec![0; text.len()];
+        out.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    };
+    append(&file, b"one ");
+    expect("one ");
+    rename(&file);
+    append(&file, b"two ");
+    expect("two ");
+    for turn in 0..3 {
+        append(&file, format!("{turn} ").as_bytes());
+        rename(&file);
+    }
+    append(&file, b"three ");
+    expect("0 1 2 three ");
+    fs::write(&file, "four ").unwrap();
+    expect("four ");
+    fs::remove_file(&file).unwrap();
+    append(&file, b"five ");
+    expect("five ");
+    drop(out);
+    assert!(follower.wait().unwrap().success());
+    let mut said = String::new();
+    follower.stderr.unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said.lines().count(), 2, "{said}");
 }

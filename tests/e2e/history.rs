@@ -77,17 +77,18 @@ impl Counting {
             match self.ws.next(limit).unwrap() {
                 None if found => return,
                 None => panic!("no {text:?} in {:?}", String::from_utf8_lossy(&all)),
-                Some(message) => match message.strip_prefix(b"{\"position\":\"") {
-                    Some(position) => {
-                        self.position = String::from_utf8_lossy(position).trim_end_matches("\"}").to_owned();
-                        self.bytes.clear();
-                    }
-                    None => {
-                        all.extend(&message);
-                        self.bytes.extend(message);
-                    }
-                },
+                Some(message) => self.take(message, &mut all),
             }
+        }
+    }
+
+    fn take(&mut self, message: Vec<u8>, all: &mut Vec<u8>) {
+        if let Some(position) = message.strip_prefix(b"{\"position\":\"") {
+            String::from_utf8_lossy(position).trim_end_matches("\"}").clone_into(&mut self.position);
+            self.bytes.clear();
+        } else {
+            all.extend(&message);
+            self.bytes.extend(message);
         }
     }
 
