@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::io::Errno;
 
 use super::paths::Paths;
 use crate::rules::broker::{Kind, Refusal};
@@ -38,10 +39,8 @@ pub fn open(paths: &Paths, path: &str) -> Result<Vec<Numbered>, Refusal> {
         let kind = if why.kind() == io::ErrorKind::NotFound { Kind::Unknown } else { Kind::Refused };
         Refusal::new(kind, format!("{path}: {why}"))
     };
-    // Where all logs are may be elsewhere by a link: an administrator made that.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::openat(CWD, paths.below_root(ALL_LOGS), flags, Mode::empty());
-    let folder = folder.map_err(|why| refused(why.into()))?;
+    let (folders, below) = below.rsplit_once('/').unwrap_or(("", below));
+    let folder = open_folder(paths, folders).map_err(refused)?;
     // Renaming may go on meanwhile: then the current file is another one at the end, and it is done again.
     for _ in 0..8 {
         let mut files = vec![(0, open_one(&folder, below).map_err(refused)?)];
@@ -60,11 +59,25 @@ pub fn open(paths: &Paths, path: &str) -> Result<Vec<Numbered>, Refusal> {
     Err(refused(io::Error::other("it is renamed all the time")))
 }
 
+/// A folder below that of all logs, step by step: openat2(2), which would do all at once, is not there
+/// under systemd's `RestrictSUIDSGID=` (seen: 252).
+fn open_folder(paths: &Paths, below: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Where all logs are may be elsewhere by a link: an administrator made that.
+    let mut folder = openat(CWD, paths.below_root(ALL_LOGS), flags, Mode::empty())?;
+    for name in below.split('/').filter(|name| !name.is_empty()) {
+        folder = openat(&folder, name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|why| match why {
+            Errno::NOTDIR | Errno::LOOP => io::Error::other("there is a symbolic link in its path, or no folder"),
+            why => why.into(),
+        })?;
+    }
+    Ok(folder)
+}
+
 fn open_one(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(folder, name, flags, Mode::empty(), resolve).map_err(|why| match why {
-        rustix::io::Errno::LOOP => io::Error::other("there is a symbolic link in its path"),
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(folder, name, flags, Mode::empty()).map_err(|why| match why {
+        Errno::LOOP => io::Error::other("there is a symbolic link in its path"),
         why => why.into(),
     })?;
     let about = rustix::fs::fstat(&file)?;
@@ -212,7 +225,7 @@ impl Watch {
             let output = io::stdout();
             let mut both = [PollFd::new(&self.events, PollFlags::IN), PollFd::new(&output, PollFlags::empty())];
             match poll(&mut both, Some(&left)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(why) => return Err(why.into()),
             }
             if both[1].revents().intersects(PollFlags::ERR | PollFlags::NVAL) {
@@ -236,8 +249,8 @@ impl Watch {
                     // An overflow of the queue names none.
                     ours |= name.is_none_or(|name| name.starts_with(&self.name));
                 }
-                Err(rustix::io::Errno::AGAIN) => return Ok(ours),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(ours),
+                Err(Errno::INTR) => {}
                 Err(why) => return Err(why.into()),
             }
         }

@@ -147,3 +147,71 @@ impl Past {
         (mark, next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::edges::logs;
+    use crate::edges::paths::Paths;
+    use crate::rules::log::older;
+
+    const LOG: &str = "/var/log/g.log";
+
+    fn host(words: &str) -> (tempfile::TempDir, Paths, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let file = paths.below_root(LOG);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        append(&file, words);
+        (root, paths, file)
+    }
+
+    fn append(file: &std::path::Path, words: &str) {
+        OpenOptions::new().create(true).append(true).open(file).unwrap().write_all(words.as_bytes()).unwrap();
+    }
+
+    fn cut(file: &std::path::Path, length: u64) {
+        OpenOptions::new().write(true).open(file).unwrap().set_len(length).unwrap();
+    }
+
+    #[test]
+    fn an_older_file_that_was_cut_before_it_was_read_is_an_error_and_its_end_is_missing_to_who_reads_it_later() {
+        let (_root, paths, file) = host("abc");
+        let past = Past::new(logs::open(&paths, LOG).unwrap()).unwrap();
+        append(&file, "defgh");
+        let renamed = PathBuf::from(older(file.to_str().unwrap(), 0));
+        fs::rename(&file, &renamed).unwrap();
+        append(&file, "now");
+        past.look(logs::open(&paths, LOG).unwrap()).unwrap();
+        cut(&renamed, 3);
+        let mut bytes = [0; 10];
+        assert_eq!(past.read_on(&mut bytes).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!((past.read_old(0, 11, &mut bytes), &bytes[..3]), ((0, 3), &b"abc"[..]));
+        assert_eq!(past.read_old(3, 11, &mut bytes), (5, 0), "the rest of that file");
+        assert_eq!((past.read_old(8, 11, &mut bytes), &bytes[..3]), ((0, 3), &b"now"[..]));
+        assert_eq!(past.read_old(1, 2, &mut bytes), (0, 1), "never beyond what was asked for");
+    }
+
+    #[test]
+    fn marks_stand_where_something_is_missing_and_where_the_log_was_given_up() {
+        let (_root, paths, file) = host("abc");
+        let past = Past::new(logs::open(&paths, LOG).unwrap()).unwrap();
+        assert_eq!(past.marks(0), (None, u64::MAX));
+        cut(&file, 0);
+        append(&file, "xy");
+        let mut bytes = [0; 10];
+        assert_eq!(past.read_on(&mut bytes).unwrap(), 2);
+        past.give_up(7);
+        let live = Live { from: 5, missing: 7 };
+        assert_eq!(past.marks(0), (None, 3));
+        assert_eq!(past.marks(3), (Some(Mark::Broken(Break::Cut)), 5));
+        assert_eq!(past.marks(4), (None, 5));
+        assert_eq!(past.marks(5), (Some(Mark::Live(live)), u64::MAX));
+        assert_eq!(past.marks(6), (None, u64::MAX));
+        assert!(past.position(4).is_some() && past.position(5).is_none());
+    }
+}
