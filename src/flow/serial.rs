@@ -32,7 +32,7 @@ pub async fn run(sender: &mut Sender, receiver: &mut Receiver, hub: &Hub, contro
         end = control.send_pings(&sender) => end,
         end = control.pulse.lost(|| sender.try_lock().is_ok()) => end,
         end = control.ended() => end,
-        end = viewer.port_ended() => end,
+        end = viewer.watch_port(control) => end,
     };
     // The last words of a guest that stops are often the ones that matter.
     if matches!(end, End::BackendGone(_)) {
@@ -56,6 +56,8 @@ struct Viewer<'a> {
     hub: &'a Hub,
     listens: bool,
     cursor: Cell<u64>,
+    /// Bytes that it was told are missing.
+    dropped: Cell<u64>,
     /// To be told before the next byte.
     told: RefCell<Vec<Told>>,
     /// The mark that was told last stands at this offset.
@@ -71,6 +73,7 @@ impl<'a> Viewer<'a> {
             hub,
             listens: wanted.listens,
             cursor: Cell::new(cursor),
+            dropped: Cell::new(0),
             told: RefCell::default(),
             marked: Cell::new(Some(cursor)),
             file: Cell::new(None),
@@ -203,7 +206,8 @@ impl<'a> Viewer<'a> {
 
     /// `taken`: bytes behind the gap that were taken already.
     fn tell_gap(&self, control: &Control, missing: u64, taken: usize) {
-        control.entry.dropped.set(control.entry.dropped.get() + missing);
+        self.dropped.set(self.dropped.get() + missing);
+        control.entry.dropped.set(self.dropped.get());
         self.told.borrow_mut().push(Told::Gap(Some(missing)));
         let next = self.cursor.get();
         self.cursor.set(next - taken as u64);
@@ -235,10 +239,15 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    async fn port_ended(&self) -> End {
+    /// Returns when the port has ended; meanwhile counts what the viewer has missed already.
+    async fn watch_port(&self, control: &Control) -> End {
         loop {
             if let Some(end) = self.hub.over() {
                 return end;
+            }
+            if !matches!(self.hub.before(), Before::Kept(_)) {
+                let missed = self.hub.output().start().saturating_sub(self.cursor.get());
+                control.entry.dropped.set(self.dropped.get() + missed);
             }
             self.hub.grown().await;
         }
@@ -381,6 +390,7 @@ mod tests {
                 sleep(Duration::from_millis(20)).await;
                 guest.say(&[b'x'; 3000]);
                 sleep(Duration::from_millis(20)).await;
+                assert_eq!(seat.entry.dropped.get(), 2000, "it counts before the viewer has taken anything");
                 let expected =
                     format!("begin \x18\r\n[console-proxy: 2000 bytes were dropped here]\r\n{}", "x".repeat(1000));
                 assert_eq!(String::from_utf8(read(&mut client, expected.len()).await).unwrap(), expected);

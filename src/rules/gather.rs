@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+/// For how long after a key everything is read at once: a guest's terminal echoes it within that time.
+const ECHO: Duration = Duration::from_millis(3);
 /// For how long after a key its answer is looked out for: a guest's shell answers within a few
 /// milliseconds, under QEMU's emulation within ten.
 const ANSWER: Duration = Duration::from_millis(20);
@@ -20,7 +22,7 @@ pub enum Next {
     Read,
     /// Read at this time, and not before.
     At(Duration),
-    /// Nothing is there: wait until there is, with no timer, then read.
+    /// Wait until there is something, with no timer, then read.
     WhenReadable,
 }
 
@@ -56,10 +58,14 @@ impl Gather {
         } else if bytes < self.room / 8 {
             self.pause = (self.pause * 2).clamp(SHORT, self.longest.max(SHORT));
         }
-        let answer_is_due = self.typed.is_some_and(|typed| now < typed + ANSWER);
-        let pause = if answer_is_due { self.pause.min(SHORT) } else { self.pause };
+        let since = self.typed.map_or(ANSWER, |typed| now.saturating_sub(typed));
+        let pause = if since < ANSWER { self.pause.min(SHORT) } else { self.pause };
         let pause = pause.min(self.longest);
-        self.next = if pause < SHORT { Next::Read } else { Next::At(now + pause) };
+        self.next = match pause {
+            _ if since < ECHO => Next::WhenReadable,
+            pause if pause < SHORT => Next::Read,
+            pause => Next::At(now + pause),
+        };
     }
 
     /// There was nothing to read.
@@ -111,8 +117,12 @@ mod tests {
         gather.read(ms(1000), 10);
         gather.typed(ms(1003));
         assert_eq!(gather.next(), Next::Read);
-        gather.read(ms(1003), 40);
-        assert_eq!(gather.next(), at(1004), "output that was under way is no answer yet");
+        for time in [1003, 1004, 1005] {
+            gather.read(ms(time), 40);
+            assert_eq!(gather.next(), Next::WhenReadable, "output that was under way is no answer yet");
+        }
+        gather.read(ms(1006), 40);
+        assert_eq!(gather.next(), at(1007));
         gather.read(ms(1022), 40);
         assert_eq!(gather.next(), at(1023));
         gather.read(ms(1023), 40);
@@ -145,7 +155,7 @@ mod tests {
         gather.read(ms(1), 1);
         assert_eq!(gather.next(), Next::Read);
         gather.typed(ms(2));
-        gather.read(ms(2), 1);
+        gather.read(ms(5), 1);
         assert_eq!(gather.next(), Next::Read);
     }
 

@@ -219,11 +219,14 @@ impl Ws {
     #[track_caller]
     pub fn read_until(&mut self, text: &str, limit: Duration) -> String {
         let wanted = text.as_bytes();
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.received.windows(wanted.len()).position(|window| window == wanted) {
+            let found = self.received[searched..].windows(wanted.len()).position(|window| window == wanted);
+            if let Some(at) = found.map(|at| at + searched) {
                 let read: Vec<u8> = self.received.drain(..at + wanted.len()).collect();
                 return String::from_utf8_lossy(&read).into_owned();
             }
+            searched = self.received.len().saturating_sub(wanted.len() - 1);
             match self.next(limit) {
                 Ok(Some(bytes)) => self.received.extend_from_slice(&bytes),
                 Ok(None) => panic!("{limit:?} passed without {text:?}; received: {:?}", self.so_far()),
@@ -242,7 +245,8 @@ impl Ws {
     }
 
     fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.received).into_owned()
+        let last = self.received.len().saturating_sub(4096);
+        String::from_utf8_lossy(&self.received[last..]).into_owned()
     }
 
     /// The next message's bytes; `None` when none came in time; the close code and reason when it was closed.
