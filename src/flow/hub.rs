@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OnceCell, mpsc};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::past::Past;
@@ -50,13 +49,16 @@ pub enum Before {
     Kept(Rc<Past>),
 }
 
-/// A serial port that is open. Dropped with its last viewer, it closes the port.
+/// For how long at most a port stays open without viewers, for what they typed last.
+const LAST_KEYS: Duration = Duration::from_millis(200);
+
+/// A serial port that is open. Dropped with its last viewer, it closes the port when the guest has taken what was
+/// typed, or after a moment.
 #[derive(Debug)]
 pub struct Hub {
     before: Before,
     shared: Rc<Shared>,
     input: mpsc::Sender<Bytes>,
-    task: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ struct Shared {
     grown: Notify,
     gather: RefCell<Gather>,
     typed: Notify,
+    left: Notify,
     started: Instant,
     over: RefCell<Option<End>>,
     recorder: Option<Recorder>,
@@ -87,13 +90,14 @@ impl Hub {
             grown: Notify::new(),
             gather: RefCell::new(Gather::new(limits.pause, line.room())),
             typed: Notify::new(),
+            left: Notify::new(),
             started: Instant::now(),
             over: RefCell::new(None),
             recorder,
         });
         let (input, typed) = mpsc::channel(INPUT);
-        let task = tokio::task::spawn_local(serve(shared.clone(), line, lease, typed)).abort_handle();
-        Self { before, shared, input, task }
+        tokio::task::spawn_local(serve(shared.clone(), line, lease, typed));
+        Self { before, shared, input }
     }
 
     /// What is known of the port's past.
@@ -138,7 +142,7 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        self.task.abort();
+        self.shared.left.notify_one();
     }
 }
 
@@ -146,6 +150,7 @@ async fn serve(shared: Rc<Shared>, line: impl Line, lease: Lease, typed: mpsc::R
     let end = tokio::select! {
         end = shared.read(&line) => end,
         end = shared.write(&line, typed) => end,
+        end = shared.left_alone() => end,
         () = lease.ended() => End::BackendGone("the console broker has gone".to_owned()),
     };
     *shared.over.borrow_mut() = Some(end);
@@ -187,6 +192,13 @@ impl Shared {
         }
     }
 
+    async fn left_alone(&self) -> End {
+        self.left.notified().await;
+        tokio::time::sleep(LAST_KEYS).await;
+        End::ClientGone
+    }
+
+    /// Returns when the viewers have left and the guest has all that they typed.
     async fn write(&self, line: &impl Line, mut typed: mpsc::Receiver<Bytes>) -> End {
         while let Some(bytes) = typed.recv().await {
             // A guest that takes no more may have said something before: that is still to be read, and its end.
@@ -198,6 +210,9 @@ impl Shared {
             }
             self.gather.borrow_mut().typed(self.started.elapsed());
             self.typed.notify_one();
+        }
+        if typed.is_closed() {
+            return End::ClientGone;
         }
         drop(typed);
         std::future::pending().await
@@ -336,6 +351,25 @@ mod tests {
             assert_eq!(hub.over(), Some(End::BackendGone("the guest closed the console".to_owned())));
             assert_eq!(hub.output().end(), 3);
             hub.type_in(&[b'k'; 10_000]).await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_typed_last_reaches_the_guest_though_everybody_has_left() {
+        local(async {
+            for (takes, held) in [(usize::MAX, Duration::from_millis(1)), (3, LAST_KEYS)] {
+                let (hub, guest) = start();
+                guest.takes(takes);
+                hub.type_in(b"reboot\n").await;
+                drop(hub);
+                let start = Instant::now();
+                while guest.is_held() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                assert_eq!(guest.typed(), b"reboot\n"[..takes.min(7)]);
+                assert!(start.elapsed() <= held + Duration::from_millis(2), "{:?}", start.elapsed());
+            }
         })
         .await;
     }

@@ -215,10 +215,12 @@ impl Ws {
         self.runtime.block_on(self.stream.send(message)).expect("the websocket takes a message");
     }
 
-    /// Reads until `text` was received; returns all up to and with it.
+    /// Reads until `text` was received; returns all up to and with it. Panics where nothing comes for `limit`, or
+    /// something comes for a minute and not that.
     #[track_caller]
     pub fn read_until(&mut self, text: &str, limit: Duration) -> String {
         let wanted = text.as_bytes();
+        let end = Instant::now() + Duration::from_secs(60);
         let mut searched = 0;
         loop {
             let found = self.received[searched..].windows(wanted.len()).position(|window| window == wanted);
@@ -227,6 +229,7 @@ impl Ws {
                 return String::from_utf8_lossy(&read).into_owned();
             }
             searched = self.received.len().saturating_sub(wanted.len() - 1);
+            assert!(Instant::now() < end, "a minute passed without {text:?}; received: {:?}", self.so_far());
             match self.next(limit) {
                 Ok(Some(bytes)) => self.received.extend_from_slice(&bytes),
                 Ok(None) => panic!("{limit:?} passed without {text:?}; received: {:?}", self.so_far()),
