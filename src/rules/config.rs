@@ -148,7 +148,7 @@ impl Default for Serial {
             history: History::default(),
             history_bytes: 64 << 10,
             viewers: Sharing::default(),
-            pause: Duration::from_millis(10),
+            pause: Duration::from_millis(20),
         }
     }
 }
