@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::live::Entry;
-use crate::edges::websocket::Sender;
+use crate::edges::websocket::{Incoming, Receiver, Sender};
 use crate::rules::close::End;
 
 /// A session's ties to the outside.
@@ -44,12 +44,21 @@ impl Control {
         }
     }
 
-    /// Answers a ping, unless another frame is on its way: the next one then brings the answer.
-    pub async fn answer(&self, sender: &Mutex<&mut Sender>) -> Result<(), End> {
-        match sender.try_lock() {
-            Ok(mut sender) => sender.answer().await,
-            Err(_) => Ok(()),
+    /// What a client sends next, which is nothing where it only shows that it lives. A ping is answered, unless
+    /// another frame is on its way: that one, or the next, brings the answer.
+    pub async fn hear<'a>(&self, receiver: &'a mut Receiver, sender: &Mutex<&mut Sender>) -> Result<&'a [u8], End> {
+        let incoming = receiver.next().await?;
+        self.pulse.alive();
+        match incoming {
+            Incoming::Data(bytes) => return Ok(bytes),
+            Incoming::Asks => {
+                if let Ok(mut sender) = sender.try_lock() {
+                    sender.answer().await?;
+                }
+            }
+            Incoming::Alive => {}
         }
+        Ok(&[])
     }
 
     /// Counts bytes to the client.

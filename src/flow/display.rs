@@ -5,7 +5,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use super::control::Control;
-use crate::edges::websocket::{Frame, Incoming, Receiver, Sender};
+use crate::edges::websocket::{Frame, Receiver, Sender};
 use crate::rules::close::End;
 
 /// The most bytes of one read, and so of one frame: at first, which is enough for a quiet screen, and once a
@@ -43,24 +43,13 @@ pub async fn run(
     let up = async {
         let mut takes_input = true;
         loop {
-            let incoming = match receiver.next().await {
-                Ok(incoming) => incoming,
+            let bytes = match control.hear(receiver, &sender).await {
+                Ok(bytes) => bytes,
                 Err(end) => return end,
             };
-            control.pulse.alive();
-            match incoming {
-                Incoming::Data(bytes) => {
-                    control.received(bytes.len());
-                    // A backend that takes no more may have said something before: `down` reads that, and its end.
-                    takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(bytes)).await.is_ok();
-                }
-                Incoming::Asks => {
-                    if let Err(end) = control.answer(&sender).await {
-                        return end;
-                    }
-                }
-                Incoming::Alive => {}
-            }
+            control.received(bytes.len());
+            // A backend that takes no more may have said something before: `down` reads that, and its end.
+            takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(bytes)).await.is_ok();
         }
     };
     tokio::select! {

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::control::Control;
 use super::hub::{Before, Hub};
 use super::past::{Mark, Past};
-use crate::edges::websocket::{Frame, Incoming, Receiver, Sender};
+use crate::edges::websocket::{Frame, Receiver, Sender};
 use crate::rules::close::End;
 use crate::rules::history::Place;
 use crate::rules::ticket::Mode;
@@ -218,23 +218,14 @@ impl<'a> Viewer<'a> {
     /// Reads the client. It waits where the guest takes no input and enough of it is kept.
     async fn receive(&self, receiver: &mut Receiver, sender: &Mutex<&mut Sender>, control: &Control) -> End {
         loop {
-            let incoming = match receiver.next().await {
-                Ok(incoming) => incoming,
+            let bytes = match control.hear(receiver, sender).await {
+                Ok(bytes) => bytes,
                 Err(end) => return end,
             };
-            control.pulse.alive();
-            match incoming {
-                // View-only is enforced here, not by the page.
-                Incoming::Data(bytes) if control.entry.mode == Mode::Control => {
-                    control.received(bytes.len());
-                    control.pulse.while_deaf(self.hub.type_in(bytes)).await;
-                }
-                Incoming::Asks => {
-                    if let Err(end) = control.answer(sender).await {
-                        return end;
-                    }
-                }
-                Incoming::Data(_) | Incoming::Alive => {}
+            // View-only is enforced here, not by the page.
+            if control.entry.mode == Mode::Control {
+                control.received(bytes.len());
+                control.pulse.while_deaf(self.hub.type_in(bytes)).await;
             }
         }
     }
