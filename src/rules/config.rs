@@ -271,7 +271,7 @@ pub struct Proxy {
     pub max_connections: usize,
     /// Sessions on one console.
     pub max_viewers: usize,
-    /// Largest frame or message from a client.
+    /// Largest frame from a client; a message of several may be of any length, it is never put together.
     pub max_frame: usize,
     /// Output of a serial port that is kept for its slow viewers; beyond it the oldest is dropped.
     pub serial_buffer: usize,
