@@ -37,6 +37,8 @@ pub struct Host {
     key: Ed25519KeyPair,
     /// How many descriptors the proxy may have, under activation.
     pub descriptors: u32,
+    /// Further variables of the proxy's environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Host {
@@ -54,7 +56,8 @@ impl Host {
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };
-        let host = Self { root, route, key: keys::read_ticket_key(&private).unwrap(), descriptors: 1024 };
+        let key = keys::read_ticket_key(&private).unwrap();
+        let host = Self { root, route, key, descriptors: 1024, environment: Vec::new() };
         host.write("etc/console-proxy/signing/host.pem", &private);
         host.add_issuer("host", &public, "");
         host.make_certificate();
@@ -369,6 +372,7 @@ impl Proxy {
 pub fn console_proxyd(host: &Host) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_console-proxyd"));
     command.env("CONSOLE_PROXY_ROOT", host.root.path()).env("CONSOLE_PROXY_LOG", "trace").env_remove("NOTIFY_SOCKET");
+    command.envs(host.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }

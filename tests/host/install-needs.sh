@@ -9,7 +9,7 @@ packages='build-essential pkg-config libvirt-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
-	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client'
+	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
 elif [ "$what" = bench ]; then
 	# Peers and yardsticks; what building websocat takes, which Debian 12 has not; a guest with a screen.
 	packages+=' websockify haproxy socat systemd openssl libssl-dev qemu-system-x86 busybox-static cpio'
