@@ -11,17 +11,15 @@ what=$1 deb=$(readlink -f "$2")
 shift 2
 sizes=${SIZES:-1 2 5 10 20 50 100 200 350 500}
 dir=/run/console-proxy-bench-$$
-host() { "$tests/scratch-host.sh" -d "$dir" "$@"; }
+. "$tests/installed.sh"
 say() { echo "bench: $*" >&2; }
 trap 'host down' EXIT
 trap 'exit 130' INT TERM
 
 say "booting a scratch host and installing the package in it"
 host up --name bench --owner $$
-host put "$deb" /root/console-proxy.deb
-host put "$tests/define-guest.sh" /usr/local/bin/define-guest
-host run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /root/console-proxy.deb >"$dir/apt.log" 2>&1 ||
-	{ cat "$dir/apt.log" >&2; exit 1; }
+put_guest
+install_package "$deb"
 
 # Guests that are defined, wired and published; none of them runs, because 500 do not fit on one machine: the hook is
 # called as libvirt calls it, with the XML that libvirt would give.

@@ -4,33 +4,27 @@
 #   demo.sh DEB
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-repository=$(readlink -f "$here/../..")
 deb=$(readlink -f "$1")
 dir=/run/console-proxy-demo-$$
-host() { "$here/scratch-host.sh" -d "$dir" "$@"; }
+. "$here/installed.sh"
 say() { echo "demo: $*"; }
 forwards=''
-finish() {
+leave() {
 	for pid in $forwards; do kill "$pid" 2>/dev/null || true; done
 	host down
 }
-trap finish EXIT
+trap leave EXIT
 trap 'echo; exit 0' INT TERM
 
-"$here/guest.sh"
 say "booting a scratch host"
 host up --name demo --owner $$
 say "installing the package in it"
-host put "$deb" /root/console-proxy.deb
 # Browsers here reach it as localhost.
 host run install -d /etc/console-proxy/console-proxy.toml.d
 host run sh -c 'printf "[listen]\nhost = \"localhost\"\n" >/etc/console-proxy/console-proxy.toml.d/demo.toml'
-host run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq /root/console-proxy.deb >"$dir/apt.log" 2>&1 ||
-	{ cat "$dir/apt.log" >&2; exit 1; }
+install_package "$deb"
 say "starting two guests: g1 has a screen and a serial port, g2 a screen alone"
-host put "$repository/target/guest/vmlinuz" /var/lib/libvirt/boot/test-guest-vmlinuz
-host put "$repository/target/guest/initrd" /var/lib/libvirt/boot/test-guest-initrd
-host put "$here/define-guest.sh" /usr/local/bin/define-guest
+put_guest
 host run define-guest g1 --pty --vnc
 host run define-guest g2 --vnc
 # Wiring comes within a second of the definition, and takes effect at the start.
