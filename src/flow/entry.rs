@@ -8,6 +8,7 @@ use serde_json::json;
 use super::guest::Guest;
 use super::identity::{Person, Proof, identify};
 use super::live::Connection;
+use super::page;
 use super::refused::{Refused, plain_headers, refuse};
 use super::session::open_console;
 use crate::edges::http::{Asked, Reply};
@@ -18,6 +19,7 @@ use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::Route;
 use crate::rules::session::Session;
+use crate::rules::web::Place;
 
 /// Where a connection comes from.
 #[derive(Clone, Debug)]
@@ -52,20 +54,21 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, as
 }
 
 async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked: Asked) -> Result<Reply, Refused> {
-    let endpoint = Endpoint::from_path(&asked.path).ok_or_else(|| refuse(404, "there is nothing at this path"))?;
     let wrong_method = |allowed: &'static str| {
         let mut refused = refuse(405, format!("this path takes {allowed} alone"));
         refused.headers.push(("allow", allowed.to_owned()));
         refused
     };
+    if let Some(place) = Place::of_path(&asked.path) {
+        let may_ask = matches!(asked.method.as_str(), "GET" | "HEAD");
+        return if may_ask { page::serve(&guest, place, &asked) } else { Err(wrong_method("GET, HEAD")) };
+    }
+    let endpoint = Endpoint::from_path(&asked.path).ok_or_else(|| refuse(404, "there is nothing at this path"))?;
     match endpoint {
         Endpoint::Session | Endpoint::Logout if asked.method != "POST" => return Err(wrong_method("POST")),
         Endpoint::Session | Endpoint::Logout => {}
         _ if asked.method != "GET" => return Err(wrong_method("GET")),
         _ => {}
-    }
-    if endpoint == Endpoint::Page {
-        return Ok(page());
     }
     let route = match guest.route() {
         Ok(Some(route)) => route,
@@ -83,21 +86,10 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
         }
         Endpoint::Session => buy_session(&guest, &route, &asked),
         Endpoint::Logout => Ok(log_out(&guest, &route, &asked)?),
-        Endpoint::Page | Endpoint::FirstDisplay | Endpoint::Console(_) => {
+        Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }
     }
-}
-
-/// The page for people who open the port in a browser. It tells nothing of the guest.
-fn page() -> Reply {
-    let mut headers = plain_headers();
-    headers.push(("content-type", "text/html; charset=utf-8".to_owned()));
-    headers.push((
-        "content-security-policy",
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'".to_owned(),
-    ));
-    Reply { status: 200, headers, body: include_str!("page.html").into() }
 }
 
 fn about(route: &Route, person: &Person) -> Reply {

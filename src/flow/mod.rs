@@ -10,6 +10,7 @@ pub mod hub;
 mod identity;
 pub mod live;
 pub mod logged;
+mod page;
 pub mod past;
 pub mod recorder;
 mod refused;

@@ -7,8 +7,6 @@ use super::guest::{Console, Uuid};
 /// What a path means. There is no second spelling: nothing is decoded, joined or normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `/`
-    Page,
     /// `/api/guest`
     Guest,
     /// `/api/session`: a ticket is exchanged for a session (POST).
@@ -26,7 +24,6 @@ impl Endpoint {
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
         Some(match path {
-            "/" => Self::Page,
             "/api/guest" => Self::Guest,
             "/api/session" => Self::Session,
             "/api/logout" => Self::Logout,
@@ -188,7 +185,6 @@ mod tests {
     #[test]
     fn every_console_has_one_path_and_nothing_else_has_any() {
         for (path, endpoint) in [
-            ("/", Endpoint::Page),
             ("/vnc", Endpoint::Console(Console::Vnc)),
             ("/serial/0", Endpoint::Console(Console::Serial(0))),
             ("/websockify", Endpoint::FirstDisplay),
@@ -198,6 +194,7 @@ mod tests {
         }
         for path in [
             "",
+            "/",
             "vnc",
             "//vnc",
             "/vnc/",

@@ -19,6 +19,7 @@ mod frames;
 mod history;
 mod limits;
 mod native;
+mod page;
 mod process;
 mod recording;
 mod replay;
