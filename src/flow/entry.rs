@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::guest::Guest;
@@ -10,15 +11,16 @@ use super::identity::{Person, Proof, identify};
 use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
-use super::session::open_console;
+use super::session::{not_in_mode, open_console};
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
 use crate::edges::sessions::NoSession;
 use crate::rules::close::End;
 use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
-use crate::rules::route::Route;
+use crate::rules::route::{Route, Way};
 use crate::rules::session::Session;
+use crate::rules::ticket::Mode;
 use crate::rules::web::Place;
 
 /// Where a connection comes from.
@@ -82,7 +84,7 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     match endpoint {
         Endpoint::Guest => {
             let person = identify(&guest, &route, &asked)?;
-            Ok(about(&route, &person))
+            Ok(about(&guest, &route, &person).await)
         }
         Endpoint::Session => buy_session(&guest, &route, &asked),
         Endpoint::Logout => Ok(log_out(&guest, &route, &asked)?),
@@ -92,16 +94,31 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     }
 }
 
-fn about(route: &Route, person: &Person) -> Reply {
-    let consoles: Vec<_> = route
-        .consoles
-        .iter()
-        .filter(|way| person.may_open(way.console))
-        .map(|way| json!({"console": way.console, "path": format!("/{}", way.console), "reached": way.reached()}))
-        .collect();
+/// What there is for this person.
+async fn about(guest: &Guest, route: &Route, person: &Person) -> Reply {
+    let ways = route.consoles.iter().filter(|way| person.may_open(way.console));
+    let consoles = join_all(ways.map(|way| about_console(guest, route, way, person.mode))).await;
+    let session = match &person.proof {
+        Proof::Session(_, session) => json!({"ends": session.ends}),
+        Proof::Ticket(_) | Proof::Open => serde_json::Value::Null,
+    };
     let body = json!({"uuid": route.uuid, "name": route.name, "person": person.name, "mode": person.mode,
-                      "consoles": consoles, "unreachable": route.unreachable});
+                      "session": session, "consoles": consoles, "unreachable": route.unreachable});
     json_reply(200, &body)
+}
+
+async fn about_console(guest: &Guest, route: &Route, way: &Way, mode: Mode) -> serde_json::Value {
+    let mut told = json!({"console": way.console, "path": format!("/{}", way.console), "reached": way.reached(),
+                          "added": way.added});
+    if way.console.is_text()
+        && let Some(ago) = guest.spoke(route, way).await
+    {
+        told["spoke"] = ago.as_secs().into();
+    }
+    if let Some(words) = not_in_mode(way, mode) {
+        told["refused"] = words.into();
+    }
+    told
 }
 
 fn json_reply(status: u16, body: &serde_json::Value) -> Reply {

@@ -199,6 +199,17 @@ impl Guest {
         record.wants(&route.name, console).then(|| Recorder::start(order, create))
     }
 
+    /// How long ago a text console spoke, where that is known at once: from its open port, else from its log.
+    pub async fn spoke(&self, route: &Route, way: &Way) -> Option<Duration> {
+        const AT_ONCE: Duration = Duration::from_millis(500);
+        if let Some(ago) = self.hubs.spoke(way.console) {
+            return Some(ago);
+        }
+        let files = LogFiles { guest: self.opener(route), console: way.console, log: way.log.clone()? };
+        let files = tokio::time::timeout(AT_ONCE, files.open()).await.ok()?.ok()?;
+        logs::written(files)
+    }
+
     fn opener(&self, route: &Route) -> LogOpener {
         match self.opener {
             Opener::Direct => LogOpener::Direct(self.paths.clone()),

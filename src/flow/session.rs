@@ -143,8 +143,8 @@ fn choose(
             None => refuse(404, format!("this guest has no {console}")),
         });
     };
-    if person.mode == Mode::View && !console.is_text() {
-        return Err(refuse(403, format!("{console} cannot be opened view-only yet")));
+    if let Some(words) = not_in_mode(way, person.mode) {
+        return Err(refuse(403, words));
     }
     let sessions = guest.live.on(console);
     if console.is_text()
@@ -163,6 +163,12 @@ fn choose(
         return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
     }
     Ok((way.clone(), person))
+}
+
+/// Why a console cannot be opened in this mode, whoever asks.
+pub(super) fn not_in_mode(way: &Way, mode: Mode) -> Option<String> {
+    let is_refused = mode == Mode::View && !way.console.is_text();
+    is_refused.then(|| format!("{} cannot be opened view-only yet", way.console))
 }
 
 async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {

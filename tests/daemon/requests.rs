@@ -201,7 +201,11 @@ fn the_guest_is_described_to_who_has_a_right_and_to_nobody_else() {
     let told: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(told["name"], name);
     assert_eq!(told["uuid"], crate::host::GUEST);
-    assert_eq!(told["consoles"], serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged"}]));
+    assert_eq!(
+        told["consoles"],
+        serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged", "added": false}])
+    );
+    assert_eq!(told["session"], serde_json::Value::Null);
 }
 
 #[test]
