@@ -12,6 +12,7 @@ use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
 use super::session::{not_in_mode, open_console};
+use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
 use crate::edges::sessions::NoSession;
@@ -43,19 +44,24 @@ impl std::fmt::Display for Peer {
 }
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
-pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, asked: Asked) -> Reply {
-    match decide(guest, &peer, connection, asked).await {
+pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
+    match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
         Err(refused) => {
             if matches!(refused.status, 401 | 403) {
                 tracing::info!(peer = %peer, status = refused.status, "refused {peer}: {}", refused.words);
             }
-            refused.reply()
+            refuse_console(&guest, connection, &mut asked, refused)
         }
     }
 }
 
-async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked: Asked) -> Result<Reply, Refused> {
+async fn decide(
+    guest: Rc<Guest>,
+    peer: &Peer,
+    connection: Rc<Connection>,
+    asked: &mut Asked,
+) -> Result<Reply, Refused> {
     let wrong_method = |allowed: &'static str| {
         let mut refused = refuse(405, format!("this path takes {allowed} alone"));
         refused.headers.push(("allow", allowed.to_owned()));
@@ -63,7 +69,7 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     };
     if let Some(place) = Place::of_path(&asked.path) {
         let may_ask = matches!(asked.method.as_str(), "GET" | "HEAD");
-        return if may_ask { page::serve(&guest, place, &asked) } else { Err(wrong_method("GET, HEAD")) };
+        return if may_ask { page::serve(&guest, place, asked) } else { Err(wrong_method("GET, HEAD")) };
     }
     let endpoint = Endpoint::from_path(&asked.path).ok_or_else(|| refuse(404, "there is nothing at this path"))?;
     match endpoint {
@@ -83,11 +89,11 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     };
     match endpoint {
         Endpoint::Guest => {
-            let person = identify(&guest, &route, &asked)?;
+            let person = identify(&guest, &route, asked)?;
             Ok(about(&guest, &route, &person).await)
         }
-        Endpoint::Session => buy_session(&guest, &route, &asked),
-        Endpoint::Logout => Ok(log_out(&guest, &route, &asked)?),
+        Endpoint::Session => buy_session(&guest, &route, asked),
+        Endpoint::Logout => Ok(log_out(&guest, &route, asked)?),
         Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }

@@ -19,3 +19,4 @@ pub mod server;
 mod session;
 #[cfg(test)]
 mod testing;
+mod upgrade;

@@ -23,6 +23,7 @@ mod native;
 mod page;
 mod process;
 mod recording;
+mod refusals;
 mod replay;
 mod requests;
 mod serial;
