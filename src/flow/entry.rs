@@ -148,8 +148,7 @@ fn buy_session(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Ref
     })?;
     tracing::info!(guest = %route.uuid, person = %session.sub, jti = %session.jti, "{} began a session", printable(&session.sub));
     let mut headers = plain_headers();
-    let name = request::session_cookie(&route.uuid);
-    headers.push(("set-cookie", format!("{name}={cookie}; Path=/; Max-Age={life}; Secure; HttpOnly; SameSite=Strict")));
+    headers.push(("set-cookie", set_cookie(guest, route, &cookie, life)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
 }
 
@@ -165,9 +164,11 @@ fn log_out(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Refused
     }
     tracing::info!(guest = %route.uuid, person = %session.sub, "{} ended the session", printable(&session.sub));
     let mut headers = plain_headers();
-    headers.push((
-        "set-cookie",
-        format!("{}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict", request::session_cookie(&route.uuid)),
-    ));
+    headers.push(("set-cookie", set_cookie(guest, route, "", 0)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
+}
+
+fn set_cookie(guest: &Guest, route: &Route, value: &str, life: u64) -> String {
+    let attributes = request::cookie_attributes(!guest.config().access.embed_origins.is_empty());
+    format!("{}={value}; Path=/; Max-Age={life}; {attributes}", request::session_cookie(&route.uuid))
 }

@@ -128,7 +128,8 @@ impl Guest {
             .map(|issuer| issuer.origins.as_slice())
             .unwrap_or_default();
         let config = self.config();
-        let listed = config.access.origins.iter().chain(of_issuer).map(String::as_str);
+        let access = &config.access;
+        let listed = access.origins.iter().chain(&access.embed_origins).chain(of_issuer).map(String::as_str);
         crate::rules::request::origin(header, self.scheme(), host, listed)
     }
 

@@ -53,13 +53,15 @@ pub(super) fn serve(guest: &Guest, place: Place<'_>, asked: &Asked) -> Result<Re
 
 /// What a browser is told to keep from a page, and a page from others.
 fn protection(guest: &Guest, owner: Owner<'_>, asked: &Asked) -> Vec<(&'static str, String)> {
+    let config = guest.config();
+    let frames = &config.access.embed_origins;
     let host = asked.header("host").filter(|_| asked.count("host") == 1).and_then(strict_host);
     vec![
-        ("content-security-policy", policy(owner, &[], guest.scheme(), host)),
+        ("content-security-policy", policy(owner, frames, guest.scheme(), host)),
         ("x-content-type-options", "nosniff".to_owned()),
         ("referrer-policy", "no-referrer".to_owned()),
         ("cross-origin-opener-policy", "same-origin".to_owned()),
-        ("cross-origin-resource-policy", "same-origin".to_owned()),
+        ("cross-origin-resource-policy", (if frames.is_empty() { "same-origin" } else { "cross-origin" }).to_owned()),
         ("permissions-policy", FEATURES.to_owned()),
     ]
 }

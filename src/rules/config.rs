@@ -334,6 +334,8 @@ impl Default for Proxy {
 pub struct Access {
     /// Origins other than the guest's own port from which pages may connect, such as `https://panel.example`.
     pub origins: Vec<String>,
+    /// Sites that may show the page in a frame; they count as `origins`, too.
+    pub embed_origins: Vec<String>,
     /// Life of a ticket that `console-proxy ticket` and `url` make, at most 300 s.
     #[serde(deserialize_with = "span")]
     pub ticket_life: Duration,
@@ -349,6 +351,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             origins: Vec::new(),
+            embed_origins: Vec::new(),
             ticket_life: Duration::from_secs(60),
             session_life: Duration::from_secs(8 * 3600),
             session_idle: Duration::from_secs(30 * 60),
@@ -436,9 +439,10 @@ impl Config {
         if !self.listen.host.chars().all(host_ok) {
             return refuse(format!("listen.host {:?} is not a host name", self.listen.host));
         }
-        for origin in &self.access.origins {
+        let origins = self.access.origins.iter().map(|origin| ("origins", origin));
+        for (key, origin) in origins.chain(self.access.embed_origins.iter().map(|origin| ("embed-origins", origin))) {
             if !is_origin(origin) {
-                return refuse(format!("access.origins: {origin:?} is not SCHEME://HOST or SCHEME://HOST:PORT"));
+                return refuse(format!("access.{key}: {origin:?} is not SCHEME://HOST or SCHEME://HOST:PORT"));
             }
         }
         self.web.check().map_err(BadConfig::Sense)?;
@@ -593,7 +597,7 @@ mod tests {
         };
         let stated: toml::Table = toml::from_str(&uncommented).unwrap();
         let expected = [
-            ("access", 4),
+            ("access", 5),
             ("guests", 1),
             ("listen", 3),
             ("proxy", 8),
@@ -631,6 +635,7 @@ mod tests {
             ("[record]\nkeep-bytes = 1000", "record.keep-bytes is 1000: from 67108864"),
             ("[record]\nfile-bytes = 99999999999", "record.file-bytes is 99999999999: from 65536 to 1073741824"),
             ("[access]\norigins = [\"null\"]", "null"),
+            ("[access]\nembed-origins = [\"https://a; script-src *\"]", "access.embed-origins: \"https://a; script"),
             ("[web]\nfolder = \"web\"", "web.folder is \"web\": an absolute path"),
             ("[web.clients]\nnovnc = \"\"", "web.clients.novnc is \"\": an absolute path"),
             ("[web.clients]\n\"../x\" = \"/usr/share/novnc\"", "web.clients: \"../x\" can be no part"),

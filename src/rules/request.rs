@@ -87,6 +87,13 @@ pub fn session_cookie(guest: &Uuid) -> String {
     format!("__Host-console-proxy-{}", guest.short())
 }
 
+/// What the browser is told to keep from a session's cookie: scripts, plain HTTP, and other sites. In a frame it is
+/// another site's cookie; it is sent there all the same, and kept for each site that frames it by itself.
+#[must_use]
+pub fn cookie_attributes(is_framed: bool) -> &'static str {
+    if is_framed { "Secure; HttpOnly; SameSite=None; Partitioned" } else { "Secure; HttpOnly; SameSite=Strict" }
+}
+
 /// Where a request comes from, by its `Origin` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginVerdict {

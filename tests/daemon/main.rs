@@ -13,6 +13,7 @@ mod console;
 mod host;
 mod terminal;
 
+mod embedded;
 mod ends;
 mod faults;
 mod frames;
