@@ -14,14 +14,18 @@ mod host;
 mod terminal;
 
 mod clock;
+mod embedded;
 mod ends;
 mod faults;
 mod frames;
+mod guest;
 mod history;
 mod limits;
 mod native;
+mod page;
 mod process;
 mod recording;
+mod refusals;
 mod replay;
 mod requests;
 mod serial;
