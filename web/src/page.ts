@@ -80,6 +80,7 @@ export class Page {
     const guest = this.guest;
     if (!guest || ![...guest.consoles, ...guest.unreachable].some((one) => one.console === console)) return;
     this.chosen = console;
+    this.chrome.wanted = byHand;
     if (byHand) history.replaceState(history.state, '', `#${console}`);
     if (this.refusedReason(console) === null) {
       remember(`last:${guest.uuid}`, console);
@@ -87,7 +88,7 @@ export class Page {
     }
     this.chrome.bring(this.session()?.viewer ?? null);
     this.draw();
-    if (byHand) this.session()?.viewer?.focus();
+    if (byHand && this.session()?.state.name === 'connected') this.session()?.viewer?.focus();
   }
 
   private open(console: string): void {

@@ -10,7 +10,7 @@ export function clean(words: string, longest = 200): string {
 
 /** A file's name made of words: letters, digits, and little else. */
 export function fileName(words: string): string {
-  return words.normalize('NFKD').replace(/[^A-Za-z0-9._-]+/g, '-').replace(/^[-.]+|-+$/g, '').slice(0, 80) || 'console';
+  return words.normalize('NFKD').replace(/[^A-Za-z0-9._]+/g, '-').replace(/^[-.]+|-+$/g, '').slice(0, 80) || 'console';
 }
 
 /** "1.4 MB": for people, in decimal units. */

@@ -31,9 +31,13 @@ export class Pending {
     if (this.length <= limit) return;
     this.skip(this.length - limit);
     // A cut through a line, a character or an escape sequence shows as rubbish.
-    const first = this.chunks[0];
-    const end = first ? first.subarray(0, LINE).indexOf(10) : -1;
-    if (end >= 0) this.skip(end + 1);
+    let before = 0;
+    for (const chunk of this.chunks) {
+      const end = chunk.subarray(0, LINE - before).indexOf(10);
+      if (end >= 0) return this.skip(before + end + 1);
+      before += chunk.length;
+      if (before >= LINE) return;
+    }
   }
 
   /** The next portion for the terminal, and how many bytes are missing before it. */

@@ -37,6 +37,8 @@ export class Chrome {
   private readonly notices = new Map<string, Notices>();
   private readonly noticeArea = h('div');
   private panelKey = '';
+  /** The person chose the console by hand: it gets the focus as soon as it is there. */
+  wanted = false;
   private extraShown = matchMedia('(pointer: coarse)').matches;
   private guestShown: Guest | null = null;
   private warned = false;
@@ -87,13 +89,16 @@ export class Chrome {
     for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
     if (key === this.panelKey) return;
     this.panelKey = key;
-    const focused = this.over.contains(document.activeElement);
+    const focused = this.over.contains(document.activeElement) || this.wanted;
     this.over.hidden = panel === null;
     this.over.replaceChildren(...(panel ? [panel] : []));
     const front = this.stage.querySelector<HTMLElement>(':scope > .viewer.front');
     if (front) front.inert = panel !== null;
     // What is not connected has no use for keys; what is, gets them, unless the person is elsewhere.
-    if (panel === null && (focused || document.activeElement === document.body)) this.owner.viewer()?.focus();
+    if (panel === null) {
+      if (focused || document.activeElement === document.body) this.owner.viewer()?.focus();
+      this.wanted = false;
+    }
     this.drawExtra();
   }
 

@@ -27,6 +27,11 @@ export function clipboardPanel(owner: ClipboardOwner): HTMLElement {
   };
   const sync = h('input', { type: 'checkbox', change: () => (owner.sync = sync.checked) });
   sync.checked = owner.sync;
+  /** The panel goes first, and with it the focus. */
+  const leave = (run: () => void) => {
+    field.closest<HTMLElement>('[popover]')?.hidePopover();
+    run();
+  };
   const button = (id: string, label: string, click: () => void) =>
     h('button', { type: 'button', 'data-testid': `clipboard-${id}`, click }, label);
   return h(
@@ -38,8 +43,8 @@ export function clipboardPanel(owner: ClipboardOwner): HTMLElement {
       'div',
       { class: 'row' },
       button('fetch', t.fetch, () => void fetch()),
-      owner.send && button('send', t.send, () => owner.send?.(field.value)),
-      button('type', t.type, () => owner.type(field.value)),
+      owner.send && button('send', t.send, () => leave(() => owner.send?.(field.value))),
+      button('type', t.type, () => leave(() => owner.type(field.value))),
       owner.send && button('copy', t.copy, () => void copy()),
     ),
     owner.send && h('label', { class: 'check' }, sync, t.sync),

@@ -59,7 +59,7 @@ function wordsFor({ state, console, guest }: Shown): Words {
     case 'lost':
       return { ...t.lost, reason, waits: true };
     case 'not-allowed':
-      return { ...t.notAllowed, reason };
+      return { ...t.notAllowed, reason, action: t.refused.action };
     case 'ended': {
       const title = state.reason === OWN.loggedOut ? t.ended.out : guest ? t.ended.title : t.ended.none;
       return { title, body: t.ended.body, command: t.ended.command(clean(guest, 80)), reason };

@@ -1,6 +1,7 @@
 // What both kinds of display have: chords, typing text as keys, the clipboard, a phone's keyboard and extra keys.
 
 import { copyText, readText, readTextQuietly } from '../edges/clipboard';
+import { isTouched } from '../edges/device';
 import { recall, remember } from '../edges/store';
 import { CHORDS, chordName, key, strokes, type Key, type KeyName, type Stroke } from '../rules/keys';
 import { KEYS, Pacer } from '../rules/pacing';
@@ -62,7 +63,7 @@ export class DisplayTools implements ClipboardOwner {
       { id: 'keys', label: t.keys, text: t.keys, menu: CHORDS.map((chord) => ({ label: chordName(chord), run: () => this.chord(chord) })) },
       { id: 'clipboard', label: t.clipboard, icon: 'clipboard', panel: () => clipboardPanel(this) },
       { id: 'type', label: t.typeClipboard, icon: 'type', run: () => void this.typeClipboard() },
-      { id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.keyboard.toggle() },
+      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.keyboard.toggle() }] : []),
     ];
   }
 

@@ -9,6 +9,7 @@ import { WebglAddon } from '@xterm/addon-webgl';
 import { Terminal } from '@xterm/xterm';
 import { consoleUrl } from '../edges/api';
 import { copyText, readText } from '../edges/clipboard';
+import { isTouched } from '../edges/device';
 import { openSocket, PROTOCOL } from '../edges/socket';
 import { recall, remember } from '../edges/store';
 import { amount, clean, fileName } from '../rules/clean';
@@ -27,6 +28,8 @@ const SCROLLBACK = 10_000;
 const IN_FLIGHT = 128 << 10;
 /** How long after a key its answer is waited for. */
 const TYPING = 1_000;
+/** How long what comes is taken for history, at most. */
+const REPLAY = 3_000;
 /** A server without the subprotocol says nothing of its own: it is connected when it stays so. */
 const SETTLED = 400;
 
@@ -56,6 +59,8 @@ class TerminalViewer implements Viewer {
   private typedAt = -Infinity;
   private dropped = 0;
   private opened = false;
+  private replaying = true;
+  private replayTimer: ReturnType<typeof setTimeout> | undefined;
   private settle: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly host: ViewerHost) {
@@ -86,6 +91,7 @@ class TerminalViewer implements Viewer {
   connect(client: string): void {
     this.leave();
     this.ready = false;
+    this.replaying = true;
     const from = this.position.from;
     const url = consoleUrl(this.host.console, from === null ? { client } : { client, from });
     const socket = openSocket(url, (closing) => {
@@ -129,7 +135,7 @@ class TerminalViewer implements Viewer {
     const writing: Tool[] = [
       { id: 'paste', label: t.paste, icon: 'paste', run: () => void this.paste() },
       { id: 'set-size', label: t.setSize(rows, cols), icon: 'setSize', run: () => this.setSize() },
-      { id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.term.focus() },
+      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.term.focus() }] : []),
     ];
     return [
       ...reading,
@@ -154,6 +160,31 @@ class TerminalViewer implements Viewer {
     );
     // Without this the add-on answers a question for the clipboard with an empty one, which still is an answer.
     this.term.parser.registerOscHandler(52, (data) => data.endsWith(';?'));
+    this.answerNoHistory();
+  }
+
+  /** Questions in what was said before (where is the cursor, which terminal is this) were answered long ago: another
+   * answer would be typed into whatever runs now. */
+  private answerNoHistory(): void {
+    const { parser } = this.term;
+    const past = () => this.replaying;
+    for (const final of ['n', 'c']) {
+      for (const prefix of ['', '?', '>', '=']) parser.registerCsiHandler(prefix === '' ? { final } : { prefix, final }, past);
+    }
+    parser.registerCsiHandler({ intermediates: '$', final: 'p' }, past);
+    parser.registerCsiHandler({ prefix: '?', intermediates: '$', final: 'p' }, past);
+    parser.registerDcsHandler({ intermediates: '$', final: 'q' }, past);
+    for (const colour of [4, 10, 11, 12]) parser.registerOscHandler(colour, (data) => this.replaying && data.includes('?'));
+  }
+
+  /** History has been shown when nothing more waits; a port that never pauses is past it anyway. */
+  private replay(until = performance.now() + REPLAY): void {
+    clearTimeout(this.replayTimer);
+    this.replayTimer = setTimeout(() => {
+      const idle = this.pending.size === 0 && this.inFlight === 0;
+      if (idle || performance.now() > until) this.replaying = false;
+      else this.replay(until);
+    }, SETTLED);
   }
 
   private listen(): void {
@@ -212,6 +243,7 @@ class TerminalViewer implements Viewer {
     this.ready = true;
     if (this.connectedBefore && this.position.from === null) this.line(texts.terminal.again);
     this.connectedBefore = true;
+    this.replay();
     this.host.ready();
   }
 
