@@ -1,0 +1,59 @@
+// The proxy's requests. Addresses are relative to the page, which may live below any path of a front server.
+
+import { clean } from '../rules/clean';
+import { readGuest, type Guest } from '../rules/guest';
+
+const PATIENCE = 8_000;
+
+export type Got = { kind: 'ok'; guest: Guest } | { kind: 'status'; status: number; reason: string } | { kind: 'silent' };
+
+/** The folder that the page was loaded from. */
+export function base(): URL {
+  return new URL('.', location.origin + location.pathname);
+}
+
+/** The address of a console's websocket. */
+export function consoleUrl(console: string, parameters: Record<string, string>): URL {
+  const url = new URL(console, base());
+  url.protocol = url.protocol === 'http:' ? 'ws:' : 'wss:';
+  url.search = new URLSearchParams(parameters).toString();
+  return url;
+}
+
+export async function askGuest(): Promise<Got> {
+  const answer = await request('api/guest', {});
+  if (!answer) return { kind: 'silent' };
+  if (!answer.ok) return { kind: 'status', status: answer.status, reason: await words(answer) };
+  const guest = readGuest(await answer.json().catch(() => null));
+  return guest ? { kind: 'ok', guest } : { kind: 'status', status: 502, reason: '' };
+}
+
+/** Buys a session with a ticket; null: the proxy could not be asked. */
+export async function buySession(ticket: string): Promise<{ ok: boolean; status: number; reason: string } | null> {
+  const answer = await request('api/session', { method: 'POST', headers: { Authorization: `Bearer ${ticket}` } });
+  return answer && { ok: answer.ok, status: answer.status, reason: answer.ok ? '' : await words(answer) };
+}
+
+export async function logOut(): Promise<void> {
+  await request('api/logout', { method: 'POST' });
+}
+
+async function request(path: string, options: RequestInit): Promise<Response | null> {
+  try {
+    return await fetch(new URL(path, base()), {
+      cache: 'no-store',
+      credentials: 'same-origin',
+      redirect: 'error',
+      signal: AbortSignal.timeout(PATIENCE),
+      ...options,
+    });
+  } catch {
+    return null;
+  }
+}
+
+/** A refusal's words. A front server's error page is markup, which explains nothing here. */
+async function words(answer: Response): Promise<string> {
+  const type = answer.headers.get('content-type') ?? '';
+  return type.startsWith('text/plain') ? clean(await answer.text().catch(() => '')) : '';
+}

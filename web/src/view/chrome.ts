@@ -1,0 +1,209 @@
+// All that stands around a console: the bar, the stage, the notices, the extra keys. Knows no state and no protocol.
+
+import { recall, remember } from '../edges/store';
+import { clean } from '../rules/clean';
+import type { Guest } from '../rules/guest';
+import type { State } from '../rules/state';
+import { texts } from '../texts';
+import type { Notice, Tool, Viewer } from '../viewers/viewer';
+import { h, icon } from './dom';
+import { ExtraKeys } from './extrakeys';
+import { helpPanel } from './help';
+import { Notices } from './notices';
+import { opensPanel } from './popover';
+import { Tabs } from './tabs';
+import { Tools } from './tools';
+
+const THEMES = ['auto', 'light', 'dark'] as const;
+
+export interface ChromeOwner {
+  choose(console: string): void;
+  logOut(): void;
+  viewer(): Viewer | null;
+}
+
+export class Chrome {
+  readonly element = h('div', { class: 'page' });
+  readonly tabs: Tabs;
+  readonly extraKeys: ExtraKeys;
+  private readonly name = h('h1', { class: 'guest', 'data-testid': 'guest-name' }, texts.untitled);
+  private readonly badge = h('span', { class: 'badge', hidden: true, title: texts.badge.viewTitle, 'data-testid': 'view-only' }, texts.badge.view);
+  private readonly toolRow = h('div', { class: 'tools', role: 'toolbar', 'aria-label': texts.tools });
+  private readonly tools: Tools;
+  private readonly more = h('button', { type: 'button', class: 'tool more', 'aria-expanded': 'false', 'aria-label': texts.menu, title: texts.menu }, icon('menu'));
+  private readonly account = h('button', { type: 'button', class: 'tool account', 'data-testid': 'account' }, icon('account'), h('span', { class: 'label' }, texts.account.button('')));
+  private readonly stage = h('main', { id: 'stage', class: 'stage', tabindex: -1, role: 'tabpanel' });
+  private readonly over = h('div', { class: 'over', role: 'status', 'data-testid': 'state', hidden: true });
+  private readonly notices = new Map<string, Notices>();
+  private readonly noticeArea = h('div');
+  private panelKey = '';
+  /** The person chose the console by hand: it gets the focus as soon as it is there. */
+  wanted = false;
+  private extraShown = matchMedia('(pointer: coarse)').matches;
+  private guestShown: Guest | null = null;
+  private warned = false;
+
+  constructor(private readonly owner: ChromeOwner) {
+    this.tabs = new Tabs((console) => owner.choose(console));
+    this.extraKeys = new ExtraKeys(
+      (name) => owner.viewer()?.press(name),
+      (name, held) => owner.viewer()?.hold(name, held),
+    );
+    this.tools = new Tools(this.toolRow, () => this.toggleMore(false));
+    this.build();
+    this.theme((recall('theme') as (typeof THEMES)[number]) ?? 'auto');
+    document.documentElement.lang = texts.language;
+  }
+
+  /** Shows what is known of the guest: as text, whatever its name is. */
+  guest(guest: Guest): void {
+    this.guestShown = guest;
+    this.name.textContent = clean(guest.name, 80) || texts.untitled;
+    this.name.title = clean(guest.name);
+    this.badge.hidden = guest.mode === 'control';
+    const label = this.account.querySelector('.label');
+    if (label) label.textContent = texts.account.button(clean(guest.person, 40));
+  }
+
+  add(viewer: Viewer): void {
+    viewer.element.classList.add('viewer');
+    viewer.element.inert = true;
+    this.stage.append(viewer.element);
+  }
+
+  /** Brings one viewer into sight. The others stay connected and out of sight. */
+  bring(viewer: Viewer | null): void {
+    for (const element of this.stage.querySelectorAll<HTMLElement>(':scope > .viewer')) {
+      element.classList.toggle('front', element === viewer?.element);
+      element.inert = element !== viewer?.element;
+    }
+    const chosen = document.documentElement.dataset.console;
+    viewer?.shown(true);
+    for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
+  }
+
+  /** Shows a panel over the console; null: the console itself. `key`: what it says, so that it is not drawn again. */
+  panel(panel: HTMLElement | null, key: string): void {
+    const chosen = document.documentElement.dataset.console ?? '';
+    this.stage.setAttribute('aria-labelledby', chosen ? Tabs.id(chosen) : '');
+    for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
+    if (key === this.panelKey) return;
+    this.panelKey = key;
+    const focused = this.over.contains(document.activeElement) || this.wanted;
+    this.over.hidden = panel === null;
+    this.over.replaceChildren(...(panel ? [panel] : []));
+    const front = this.stage.querySelector<HTMLElement>(':scope > .viewer.front');
+    if (front) front.inert = panel !== null;
+    // What is not connected has no use for keys; what is, gets them, unless the person is elsewhere.
+    if (panel === null) {
+      if (focused || document.activeElement === document.body) this.owner.viewer()?.focus();
+      this.wanted = false;
+    }
+    this.drawExtra();
+  }
+
+  countdown(state: State, due: number): void {
+    const line = this.over.querySelector('[data-countdown]');
+    if (!line || !('wait' in state)) return;
+    const seconds = Math.max(1, Math.ceil((due - Date.now()) / 1000));
+    line.textContent = state.wait === null ? texts.state.trying : texts.state.retryIn(seconds);
+  }
+
+  notice(console: string, id: string, notice: Notice | null): void {
+    let notices = this.notices.get(console);
+    if (!notices) {
+      notices = new Notices();
+      notices.element.hidden = document.documentElement.dataset.console !== console;
+      this.notices.set(console, notices);
+      this.noticeArea.append(notices.element);
+    }
+    notices.show(id, notice);
+  }
+
+  endsIn(minutes: number): void {
+    const console = document.documentElement.dataset.console;
+    if (this.warned || !console) return;
+    this.warned = true;
+    this.notice(console, 'ends', { text: texts.session.soon(minutes) });
+  }
+
+  /** Shows the tools of the console in sight beside the page's own. */
+  showTools(tools: Tool[]): void {
+    const t = texts.tool;
+    const theme = recall('theme') ?? 'auto';
+    this.tools.show([
+      ...tools,
+      ...(tools.length ? [{ id: 'extra-keys', label: t.extraKeys, icon: 'extraKeys', pressed: this.extraShown, run: () => this.toggleExtra() }] : []),
+      { id: 'theme', label: t.theme[theme as 'auto'] ?? t.theme.auto, icon: 'theme', run: () => this.nextTheme() },
+      { id: 'full-screen', label: document.fullscreenElement ? t.leaveFullScreen : t.fullScreen, icon: 'fullScreen', disabled: !document.fullscreenEnabled, run: () => void this.fullScreen() },
+      { id: 'help', label: t.help, icon: 'help', panel: helpPanel },
+    ]);
+    this.lastTools = tools;
+    this.drawExtra();
+  }
+  private lastTools: Tool[] = [];
+
+  private build(): void {
+    this.more.addEventListener('click', () => this.toggleMore(!this.element.classList.contains('more-open')));
+    const skip = h('a', { class: 'skip', href: '#stage', click: (event: Event) => {
+      event.preventDefault();
+      (this.owner.viewer() ?? this.stage).focus();
+    } }, texts.skip);
+    const bar = h('header', { class: 'bar' }, this.name, this.badge, this.tabs.element, this.toolRow, this.account, this.more);
+    this.stage.append(this.over);
+    this.element.append(skip, bar, this.noticeArea, this.stage, this.extraKeys.element);
+    document.body.append(opensPanel(this.account, texts.account.button(''), () => this.accountPanel()));
+    document.addEventListener('fullscreenchange', () => this.showTools(this.lastTools));
+    // On a phone the on-screen keyboard covers part of the page: the console gets what is left.
+    const fit = () => document.documentElement.style.setProperty('--height', `${visualViewport?.height ?? innerHeight}px`);
+    visualViewport?.addEventListener('resize', fit);
+    fit();
+    this.showTools([]);
+  }
+
+  private accountPanel(): HTMLElement {
+    const t = texts.account;
+    const guest = this.guestShown;
+    const ends = guest?.ends ? new Date(guest.ends * 1000).toLocaleTimeString(texts.language, { timeStyle: 'short' }) : null;
+    return h(
+      'div',
+      { class: 'content' },
+      h('p', { 'data-testid': 'person' }, guest?.person ? t.signedIn(clean(guest.person, 80)) : t.nobody),
+      h('p', { class: 'faint' }, ends ? t.ends(ends) : t.noSession),
+      h('button', { type: 'button', 'data-testid': 'log-out', click: () => this.owner.logOut() }, t.logOut),
+    );
+  }
+
+  private toggleMore(open: boolean): void {
+    this.element.classList.toggle('more-open', open);
+    this.more.setAttribute('aria-expanded', String(open));
+  }
+
+  private toggleExtra(): void {
+    this.extraShown = !this.extraShown;
+    this.showTools(this.lastTools);
+  }
+
+  private drawExtra(): void {
+    this.extraKeys.element.hidden = !this.extraShown || this.lastTools.length === 0 || !this.over.hidden;
+  }
+
+  private async fullScreen(): Promise<void> {
+    if (document.fullscreenElement) return document.exitFullscreen();
+    await document.documentElement.requestFullscreen().catch(() => undefined);
+    this.owner.viewer()?.focus();
+  }
+
+  private nextTheme(): void {
+    const now = THEMES.indexOf((recall('theme') ?? 'auto') as 'auto');
+    this.theme(THEMES[(now + 1) % THEMES.length] ?? 'auto');
+    this.showTools(this.lastTools);
+  }
+
+  private theme(theme: (typeof THEMES)[number]): void {
+    remember('theme', theme);
+    if (theme === 'auto') delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+  }
+}
+
