@@ -14,6 +14,7 @@ use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
 use crate::edges::sessions::NoSession;
 use crate::rules::close::End;
+use crate::rules::forwarded::Forwarded;
 use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::Route;
@@ -26,6 +27,8 @@ pub enum Peer {
     Ip(IpAddr),
     /// A unix socket.
     Unix,
+    /// The front socket: a reverse proxy, which says for whom each of its requests is.
+    Front,
 }
 
 impl std::fmt::Display for Peer {
@@ -34,12 +37,20 @@ impl std::fmt::Display for Peer {
             // A listener for both families shows IPv4 clients in mapped form.
             Self::Ip(ip) => write!(f, "{}", ip.to_canonical()),
             Self::Unix => f.write_str("a unix socket"),
+            Self::Front => f.write_str("the front socket"),
         }
     }
 }
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
-pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, asked: Asked) -> Reply {
+pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
+    let peer = match peer {
+        Peer::Front => match believe(&mut asked) {
+            Ok(peer) => peer,
+            Err(refused) => return refused.reply(),
+        },
+        direct => direct,
+    };
     match decide(guest, &peer, connection, asked).await {
         Ok(reply) => reply,
         Err(refused) => {
@@ -49,6 +60,13 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, as
             refused.reply()
         }
     }
+}
+
+/// Takes a reverse proxy's word for who asks.
+fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
+    let forwarded = Forwarded::read(asked.headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
+    asked.forwarded = Some(forwarded);
+    Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
 
 async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked: Asked) -> Result<Reply, Refused> {

@@ -16,6 +16,7 @@ mod terminal;
 mod ends;
 mod faults;
 mod frames;
+mod front;
 mod history;
 mod limits;
 mod native;
