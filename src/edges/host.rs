@@ -74,6 +74,26 @@ pub fn user_name(uid: u32) -> Option<String> {
     line.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
+/// The names of a group's members, and of the users whose first group it is.
+#[must_use]
+pub fn members(group: &str, number: u32) -> Vec<String> {
+    let ask = |arguments: &[&str]| {
+        let output = Command::new("getent").args(arguments).output().ok();
+        output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default()
+    };
+    members_in(&ask(&["group", group]), &ask(&["passwd"]), number)
+}
+
+fn members_in(group: &str, users: &str, number: u32) -> Vec<String> {
+    let listed = group.trim_end().rsplit(':').next().unwrap_or_default().split(',').map(str::to_owned);
+    let first = users.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(2)?.parse() == Ok(number)).then(|| name.to_owned())
+    });
+    listed.chain(first).filter(|name| !name.is_empty()).collect()
+}
+
 /// Who logged in: the user whose session this process belongs to, whatever it has become since.
 #[must_use]
 pub fn login_name() -> Option<String> {
@@ -90,6 +110,14 @@ mod tests {
         let hosts = "127.0.0.1 localhost\n127.0.1.1 hv1.example.org hv1 # us\n";
         assert_eq!(full_name_in(hosts, "hv1").as_deref(), Some("hv1.example.org"));
         assert_eq!(full_name_in(hosts, "hv2"), None);
+    }
+
+    #[test]
+    fn a_groups_members_are_those_listed_and_those_whose_first_group_it_is() {
+        let users = "root:x:0:0::/root:/bin/sh\nproxy:x:13:990::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n";
+        assert_eq!(members_in("front:x:990:www-data,caddy\n", users, 990), ["www-data", "caddy", "proxy"]);
+        assert!(members_in("front:x:991:\n", users, 991).is_empty());
+        assert!(members_in("", "", 991).is_empty());
     }
 
     #[test]

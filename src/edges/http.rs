@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::backends::Stream;
 use super::tls::{FromClient, ToBackend, ToProxy};
+use crate::rules::forwarded::Forwarded;
 
 /// The most bytes that a request's head may have; hyper answers 431 beyond.
 const LARGEST_HEAD: usize = 32 << 10;
@@ -153,6 +154,8 @@ pub struct Asked {
     pub path: String,
     /// The target's query, as sent, without `?`.
     pub query: String,
+    /// What a reverse proxy says of the browser; nothing where none is believed.
+    pub forwarded: Option<Forwarded>,
     headers: HeaderMap,
     upgrade: Option<OnUpgrade>,
 }
@@ -243,6 +246,7 @@ fn asked(mut request: hyper::Request<Incoming>) -> Asked {
         method: parts.method.as_str().to_owned(),
         path: if origin_form { parts.uri.path().to_owned() } else { String::new() },
         query: parts.uri.query().unwrap_or_default().to_owned(),
+        forwarded: None,
         headers: parts.headers,
         upgrade,
     }

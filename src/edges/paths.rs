@@ -146,6 +146,18 @@ impl Paths {
         self.run().join("claims")
     }
 
+    /// A guest's socket for a reverse proxy of this host.
+    #[must_use]
+    pub fn front(&self, uuid: &Uuid) -> PathBuf {
+        self.fronts().join(format!("{uuid}.sock"))
+    }
+
+    /// The folder of those sockets.
+    #[must_use]
+    pub fn fronts(&self) -> PathBuf {
+        self.run().join("front")
+    }
+
     /// The broker's socket.
     #[must_use]
     pub fn broker_socket(&self) -> PathBuf {

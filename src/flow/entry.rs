@@ -17,6 +17,7 @@ use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
 use crate::edges::sessions::NoSession;
 use crate::rules::close::End;
+use crate::rules::forwarded::Forwarded;
 use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Route, Way};
@@ -31,6 +32,8 @@ pub enum Peer {
     Ip(IpAddr),
     /// A unix socket.
     Unix,
+    /// The front socket: a reverse proxy, which says for whom each of its requests is.
+    Front,
 }
 
 impl std::fmt::Display for Peer {
@@ -39,12 +42,20 @@ impl std::fmt::Display for Peer {
             // A listener for both families shows IPv4 clients in mapped form.
             Self::Ip(ip) => write!(f, "{}", ip.to_canonical()),
             Self::Unix => f.write_str("a unix socket"),
+            Self::Front => f.write_str("the front socket"),
         }
     }
 }
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
 pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
+    let peer = match peer {
+        Peer::Front => match believe(&mut asked) {
+            Ok(peer) => peer,
+            Err(refused) => return refused.reply(),
+        },
+        direct => direct,
+    };
     match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
         Err(refused) => {
@@ -54,6 +65,13 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
             refuse_console(&guest, connection, &mut asked, refused)
         }
     }
+}
+
+/// Takes a reverse proxy's word for who asks.
+fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
+    let forwarded = Forwarded::read(asked.headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
+    asked.forwarded = Some(forwarded);
+    Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
 
 async fn decide(

@@ -121,7 +121,13 @@ impl Guest {
 
     /// Judges an Origin by the configuration, and by what the ticket's issuer lists.
     #[must_use]
-    pub fn origin(&self, header: Option<&str>, host: Option<&str>, issuer: Option<&str>) -> OriginVerdict {
+    pub fn origin(
+        &self,
+        header: Option<&str>,
+        scheme: Option<&str>,
+        host: Option<&str>,
+        issuer: Option<&str>,
+    ) -> OriginVerdict {
         let mut issuers = self.issuers.borrow_mut();
         let of_issuer = issuer
             .and_then(|name| issuers.refresh().get(name))
@@ -130,7 +136,7 @@ impl Guest {
         let config = self.config();
         let access = &config.access;
         let listed = access.origins.iter().chain(&access.embed_origins).chain(of_issuer).map(String::as_str);
-        crate::rules::request::origin(header, self.scheme(), host, listed)
+        crate::rules::request::origin(header, scheme, host, listed)
     }
 
     /// Whether the session with that name still counts.

@@ -45,10 +45,14 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
         return Err(refuse(400, "the request has a header twice that may stand once"));
     }
     let (origin, host) = (asked.header("origin"), asked.header("host"));
-    let stranger = || refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default())));
+    let scheme = asked.forwarded.map_or_else(|| Some(guest.scheme()), |forwarded| forwarded.scheme);
+    let stranger = || match scheme {
+        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default()))),
+        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site"),
+    };
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
-        let verdict = guest.origin(origin, host, None);
+        let verdict = guest.origin(origin, scheme, host, None);
         if verdict == OriginVerdict::Refused {
             return Err(stranger());
         }
@@ -70,7 +74,7 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
 
     let ticket = ticket.map(|token| guest.check_ticket(token, &route.uuid));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
-    let verdict = guest.origin(origin, host, issuer.as_deref());
+    let verdict = guest.origin(origin, scheme, host, issuer.as_deref());
     if verdict == OriginVerdict::Refused {
         return Err(stranger());
     }

@@ -26,12 +26,14 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A unix socket.
     Unix(UnixListener),
+    /// A unix socket to which a reverse proxy connects.
+    Front(UnixListener),
 }
 
 /// A connection as it comes.
 enum Arrived {
     Tcp(TcpStream, Peer),
-    Unix(Client),
+    Unix(Client, Peer),
 }
 
 impl Listener {
@@ -45,7 +47,8 @@ impl Listener {
                 rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
                 Ok(Arrived::Tcp(stream, Peer::Ip(address.ip())))
             }
-            Self::Unix(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0))),
+            Self::Unix(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0), Peer::Unix)),
+            Self::Front(listener) => Ok(Arrived::Unix(Client::Unix(listener.accept().await?.0), Peer::Front)),
         }
     }
 }
@@ -126,7 +129,7 @@ async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
     let patience = guest.config().proxy.handshake_timeout;
     let deadline = tokio::time::Instant::now() + patience;
     let (client, peer) = match arrived {
-        Arrived::Unix(client) => (client, Peer::Unix),
+        Arrived::Unix(client, peer) => (client, peer),
         Arrived::Tcp(tcp, peer) => match tokio::time::timeout_at(deadline, secure(&guest, tcp)).await {
             Ok(Ok(Secured::Client(client))) => (client, peer),
             Ok(Ok(Secured::Plain(tcp))) => {

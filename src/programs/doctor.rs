@@ -2,7 +2,7 @@
 //! It changes nothing, and never connects to a serial port: that has room for one.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::{sync, ticket};
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
-use crate::edges::{claims, files, issuers, keys, nft, ports, ssh, tls, units};
+use crate::edges::{claims, files, host, issuers, keys, nft, ports, ssh, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
 use crate::rules::guest::printable;
@@ -31,6 +31,8 @@ const UNITS: [&str; 7] = [
 ];
 /// What sshd is to be told, as it is installed.
 const SSHD_SNIPPET: &str = "/usr/share/console-proxy/sshd.conf";
+/// Whose members may connect to front sockets.
+const FRONT_GROUP: &str = "console-proxy-front";
 /// libvirt's folder of hooks, and the file in it.
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/console-proxy";
 const HOOK_BINARY: &str = "/usr/sbin/console-proxy-hook";
@@ -59,6 +61,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     tickets(paths, &mut findings);
     page(paths, &config, &mut findings);
     by_ssh(paths, &mut findings);
+    front(paths, &config, &mut findings);
     let routes = sync::routes(paths);
     match Libvirt::open_read_only().and_then(|libvirt| libvirt.guests()) {
         Ok(guests) => {
@@ -185,7 +188,7 @@ fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
     let group = files::group_id("console-proxy");
     let data = std::fs::metadata(&key).ok();
     if let (Some(group), Some(data)) = (group, data)
-        && (std::os::unix::fs::MetadataExt::gid(&data) != group || data.permissions().mode() & 0o040 == 0)
+        && (data.gid() != group || data.permissions().mode() & 0o040 == 0)
     {
         let key = key.display();
         findings.push(Fault(
@@ -288,6 +291,41 @@ fn by_ssh(paths: &Paths, findings: &mut Vec<Finding>) {
     }
     if faults.is_empty() {
         findings.push(Good(format!("text consoles by ssh: {} keys", keys.len())));
+    }
+}
+
+/// Whether a reverse proxy can reach the guests' sockets, and nobody else, where it is to.
+fn front(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
+    if !config.listen.front {
+        if !config.listen.url.is_empty() {
+            findings.push(Advice("listen.url is set and listen.front is not: what does that URL lead to?".to_owned()));
+        }
+        return;
+    }
+    let (folder, before) = (paths.fronts(), findings.len());
+    let Some(group) = files::group_id(FRONT_GROUP) else {
+        return findings.push(Fault(format!("there is no group {FRONT_GROUP}"), "`systemd-sysusers`".to_owned()));
+    };
+    let remedy = || "`systemd-tmpfiles --create console-proxy.conf`".to_owned();
+    match std::fs::metadata(&folder) {
+        Ok(data) if data.uid() == 0 && data.gid() == group && data.permissions().mode() & 0o7777 == 0o750 => {}
+        Ok(_) => findings.push(Fault(
+            format!(
+                "{} is not 0750 root:{FRONT_GROUP}: others may speak for anybody, or the reverse proxy cannot",
+                folder.display()
+            ),
+            remedy(),
+        )),
+        Err(why) => findings.push(Fault(format!("{}: {why}", folder.display()), remedy())),
+    }
+    let members = host::members(FRONT_GROUP, group);
+    if members.is_empty() {
+        findings.push(Advice(format!(
+            "listen.front is on and group {FRONT_GROUP} has no member: `usermod -aG {FRONT_GROUP} www-data` for nginx, \
+             then restart it (HAProxy has the group in its own configuration)"
+        )));
+    } else if findings.len() == before {
+        findings.push(Good(format!("front sockets are open to {}", members.join(", "))));
     }
 }
 

@@ -46,6 +46,9 @@ struct Arguments {
     /// No TLS: on loopback or a unix socket alone.
     #[arg(long, requires = "listen")]
     plain: bool,
+    /// A reverse proxy connects to this unix socket: what it says of its clients is believed.
+    #[arg(long, requires = "listen")]
+    front: bool,
 }
 
 /// Runs the program.
@@ -119,7 +122,8 @@ fn inherited() -> Result<Vec<Listener>> {
     for socket in systemd::inherited().context("cannot use the sockets that systemd passed")? {
         listeners.push(match socket {
             Inherited::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            Inherited::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+            // A guest's socket unit has no other (templates/50-listen-front.conf).
+            Inherited::Unix(listener) => Listener::Front(UnixListener::from_std(listener)?),
         });
     }
     if listeners.is_empty() {
@@ -139,7 +143,9 @@ async fn by_hand(
 ) -> Result<(Guest, Vec<Listener>, bool)> {
     let (listener, is_local) = if let Some(path) = listen.strip_prefix("unix:") {
         let listener = bind_unix(path).with_context(|| format!("cannot listen on {path}"))?;
-        (Listener::Unix(listener), true)
+        (if arguments.front { Listener::Front(listener) } else { Listener::Unix(listener) }, true)
+    } else if arguments.front {
+        bail!("--front is for unix sockets alone: whoever reaches {listen} could say to be somebody else");
     } else {
         let address: SocketAddr =
             listen.parse().with_context(|| format!("{listen:?} is not ADDRESS:PORT or unix:/PATH"))?;

@@ -102,7 +102,7 @@ fn listing(paths: &Paths) -> Result<Listing> {
     let mut guests = Vec::new();
     for uuid in publish::all_guests(paths)? {
         match publish::read_route(paths, &uuid) {
-            Ok(Some(route)) => guests.push(show(paths, &host, &units, route)),
+            Ok(Some(route)) => guests.push(show(paths, &config, &units, route)),
             Ok(None) => {}
             Err(why) => tracing::error!(guest = %uuid, "{why:#}"),
         }
@@ -111,7 +111,7 @@ fn listing(paths: &Paths) -> Result<Listing> {
     Ok(Listing { version: 1, host, certificate_sha256: ticket::fingerprint(paths, &config).ok(), guests })
 }
 
-fn show(paths: &Paths, host: &str, units: &BTreeMap<Uuid, Unit>, route: Route) -> Shows {
+fn show(paths: &Paths, config: &Config, units: &BTreeMap<Uuid, Unit>, route: Route) -> Shows {
     let sessions = sessions(paths, &route.uuid);
     let reason = files::read(&paths.failure(&route.uuid), 64 << 10).ok().flatten();
     let state = match units.get(&route.uuid).map(|unit| unit.active) {
@@ -120,15 +120,16 @@ fn show(paths: &Paths, host: &str, units: &BTreeMap<Uuid, Unit>, route: Route) -
         _ if reason.is_some() => "failed",
         _ => "closed",
     };
+    let url = config.listen.browser_url(&ticket::url_host(config), route.port, &route.uuid);
     let consoles = route.consoles.iter().map(|way| Row {
         console: way.console,
         reached: way.reached(),
-        url: format!("wss://{host}:{}/{}", route.port, way.console),
+        url: format!("{}{}", url.replacen("https:", "wss:", 1), way.console),
         sessions: sessions.iter().filter(|session| session.console == way.console).count(),
     });
     Shows {
         consoles: consoles.collect(),
-        url: format!("https://{host}:{}/", route.port),
+        url,
         state,
         reason: reason.filter(|_| state != "listening"),
         uuid: route.uuid,
@@ -156,7 +157,7 @@ pub fn status(paths: &Paths, guest: &str, json: bool, out: &mut dyn Write) -> Re
     let uuid = lookup::guest(paths, guest)?;
     let route = publish::read_route(paths, &uuid)?
         .with_context(|| format!("{} is not published: it does not run", printable(guest)))?;
-    let shown = show(paths, &ticket::url_host(&config), &units::sockets().unwrap_or_default(), route);
+    let shown = show(paths, &config, &units::sockets().unwrap_or_default(), route);
     if json {
         return writeln!(out, "{}", serde_json::to_string_pretty(&shown)?).context("cannot print");
     }

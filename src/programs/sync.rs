@@ -70,19 +70,24 @@ fn has_notes(folder: &Path) -> bool {
 
 /// Makes everything equal once; returns how many guests' sockets do not listen and should.
 fn pass(paths: &Paths) -> Result<usize> {
-    let config = files::config(paths).unwrap_or_else(|why| {
-        // Ports come from the routes; only the listen address would be the default.
-        tracing::error!("{why:#}");
-        Config::default()
-    });
+    let readable = files::config(paths).inspect_err(|why| tracing::error!("{why:#}")).ok();
+    let config = readable.clone().unwrap_or_default();
     let routes = routes(paths);
+    let drop_ins = drop_ins(paths);
     if let Err(why) = keep_guard(&config, &routes) {
         tracing::error!("{why:#}");
     }
-    let wanted: BTreeMap<Uuid, Wanted> =
-        routes.iter().map(|(uuid, route)| (uuid.clone(), want(&config, route))).collect();
+    let wanted: BTreeMap<Uuid, Wanted> = routes
+        .iter()
+        .map(|(uuid, route)| {
+            // With a configuration that is refused nothing is to move, least of all to every address.
+            let old = drop_ins.get(uuid).filter(|_| readable.is_none());
+            let old = old.and_then(|text| Wanted::as_it_is(route.name.clone(), text));
+            (uuid.clone(), old.unwrap_or_else(|| want(paths, &config, route)))
+        })
+        .collect();
     let is_open = units::is_active(TARGET)?;
-    let plan = plan::plan(&wanted, &units::sockets()?, &drop_ins(paths));
+    let plan = plan::plan(&wanted, &units::sockets()?, &drop_ins);
     carry_out(paths, plan, is_open)?;
     let after = units::sockets()?;
     let mut failed = 0;
@@ -116,12 +121,13 @@ pub fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
     guests.into_iter().filter_map(read).collect()
 }
 
-fn want(config: &Config, route: &Route) -> Wanted {
+fn want(paths: &Paths, config: &Config, route: &Route) -> Wanted {
     let listen = match config.listen.address.parse() {
         Ok(address) => std::net::SocketAddr::new(address, route.port).to_string(),
         Err(_) => route.port.to_string(),
     };
-    Wanted { name: route.name.clone(), listen }
+    let front = config.listen.front.then(|| paths.front(&route.uuid).display().to_string());
+    Wanted { name: route.name.clone(), listen, front }
 }
 
 /// The drop-ins that are there, by guest.
@@ -135,6 +141,9 @@ fn drop_ins(paths: &Paths) -> BTreeMap<Uuid, String> {
 fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
     // What moves to another port must have left the old one; what only ends can wait until last.
     let (moves, ends): (Vec<_>, Vec<_>) = plan.stop.into_iter().partition(|uuid| plan.start.contains(uuid));
+    for uuid in &moves {
+        tracing::warn!(guest = %uuid, "{uuid} is to listen elsewhere: its open consoles end with code 1001, and can be opened again");
+    }
     units::stop(&moves)?;
     for (uuid, text) in &plan.write {
         // The port's drop-in last: where it is, the user's is, too.

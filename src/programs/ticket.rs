@@ -52,7 +52,11 @@ pub fn ticket(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Resu
 pub fn url(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result<()> {
     let url = make_url(paths, arguments)?;
     writeln!(out, "{url}").context("cannot print")?;
-    if let Ok(fingerprint) = fingerprint(paths, &files::config(paths)?) {
+    let config = files::config(paths)?;
+    // A reverse proxy shows a certificate of its own.
+    if config.listen.url.is_empty()
+        && let Ok(fingerprint) = fingerprint(paths, &config)
+    {
         let _ = writeln!(std::io::stderr(), "certificate SHA-256 {fingerprint}");
     }
     Ok(())
@@ -73,7 +77,7 @@ pub fn open(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result
 fn make_url(paths: &Paths, arguments: &Arguments) -> Result<String> {
     let config = files::config(paths)?;
     let (route, token) = mint(paths, arguments)?;
-    Ok(format!("https://{}:{}/?token={token}", url_host(&config), route.port))
+    Ok(format!("{}?token={token}", config.listen.browser_url(&url_host(&config), route.port, &route.uuid)))
 }
 
 /// The host part of printed URLs.

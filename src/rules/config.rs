@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::Console;
+use super::guest::{Console, Uuid};
 use super::ports::{PortRange, Slot};
 use super::web::is_component;
 
@@ -50,6 +50,10 @@ pub struct Listen {
     pub address: String,
     /// The host name in printed URLs; empty: this host's full name.
     pub host: String,
+    /// Whether each guest has a unix socket as well, for a reverse proxy of this host.
+    pub front: bool,
+    /// Where browsers reach a guest instead of at its port, with `{uuid}` in it; empty: at its port.
+    pub url: String,
 }
 
 impl Listen {
@@ -64,11 +68,23 @@ impl Listen {
         };
         SocketAddr::new(address, port)
     }
+
+    /// A guest's URL for browsers, which ends in `/`; `host` is this host's name.
+    #[must_use]
+    pub fn browser_url(&self, host: &str, port: u16, uuid: &Uuid) -> String {
+        if self.url.is_empty() { format!("https://{host}:{port}/") } else { self.url.replace("{uuid}", uuid.as_str()) }
+    }
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { ports: PortRange::new(23000, 23999), address: String::new(), host: String::new() }
+        Self {
+            ports: PortRange::new(23000, 23999),
+            address: String::new(),
+            host: String::new(),
+            front: false,
+            url: String::new(),
+        }
     }
 }
 
@@ -439,6 +455,9 @@ impl Config {
         if !self.listen.host.chars().all(host_ok) {
             return refuse(format!("listen.host {:?} is not a host name", self.listen.host));
         }
+        if let Err(why) = check_url(&self.listen.url) {
+            return refuse(format!("listen.url {:?} {why}", self.listen.url));
+        }
         let origins = self.access.origins.iter().map(|origin| ("origins", origin));
         for (key, origin) in origins.chain(self.access.embed_origins.iter().map(|origin| ("embed-origins", origin))) {
             if !is_origin(origin) {
@@ -494,6 +513,30 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a text can be a guest's URL once its `{uuid}` is filled in.
+fn check_url(url: &str) -> Result<(), &'static str> {
+    if url.is_empty() {
+        return Ok(());
+    }
+    let (place, path) = url.split_at(url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at));
+    if !place.starts_with("https://") || !is_origin(place) {
+        return Err("does not begin with https:// and a host");
+    }
+    if path.matches("{uuid}").count() != 1 {
+        return Err("has not {uuid} once in its path: the guests could not be told apart");
+    }
+    // The page finds everything relative to itself.
+    if !path.ends_with('/') {
+        return Err("does not end in /");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '~');
+    if path.replace("{uuid}", "").chars().all(plain) {
+        Ok(())
+    } else {
+        Err("has something in its path that is no name")
     }
 }
 
@@ -599,7 +642,7 @@ mod tests {
         let expected = [
             ("access", 5),
             ("guests", 1),
-            ("listen", 3),
+            ("listen", 5),
             ("proxy", 8),
             ("record", 6),
             ("serial", 7),
@@ -627,6 +670,13 @@ mod tests {
             ("[listen]\nports = \"80-90\"", "1024"),
             ("[listen]\naddress = \"everywhere\"", "listen.address"),
             ("[listen]\nhost = \"a/b\"", "listen.host"),
+            ("[listen]\nurl = \"http://h/{uuid}/\"", "https://"),
+            ("[listen]\nurl = \"https://{uuid}/\"", "https://"),
+            ("[listen]\nurl = \"https://h\"", "listen.url \"https://h\" has not {uuid} once"),
+            ("[listen]\nurl = \"https://h/{uuid}/{uuid}/\"", "{uuid} once"),
+            ("[listen]\nurl = \"https://h/{uuid}\"", "does not end in /"),
+            ("[listen]\nurl = \"https://h/{uuid}/?a=/\"", "no name"),
+            ("[listen]\nfront = \"yes\"", "front"),
             ("[proxy]\nidle-timeout = \"60\"", "span of time"),
             ("[proxy]\nidle-timeout = \"0s\"", "idle-timeout"),
             ("[proxy]\nmax-frame = 1", "max-frame"),
@@ -671,6 +721,15 @@ mod tests {
             let listen = Listen { address: address.into(), ..Listen::default() };
             assert_eq!(listen.from_here(23001).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_guests_url_is_its_port_unless_a_reverse_proxy_has_another() {
+        let uuid = "48e17e85-1ca1-4573-ba34-f18aba8934e6".parse().unwrap();
+        assert_eq!(Listen::default().browser_url("h.example", 23007, &uuid), "https://h.example:23007/");
+        let config = Config::parse([("a", "[listen]\nurl = \"https://c.example:8443/console/{uuid}/\"")]).unwrap();
+        let expected = "https://c.example:8443/console/48e17e85-1ca1-4573-ba34-f18aba8934e6/";
+        assert_eq!(config.listen.browser_url("h.example", 23007, &uuid), expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod config;
 pub mod diff;
 pub mod domain;
 pub mod escape;
+pub mod forwarded;
 pub mod frame;
 pub mod gather;
 pub mod guest;

@@ -31,6 +31,8 @@ pub struct Wanted {
     pub name: String,
     /// Where to listen: a port, or `ADDRESS:PORT`.
     pub listen: String,
+    /// The path of the socket that a reverse proxy connects to, where there is to be one.
+    pub front: Option<String>,
 }
 
 /// What is to be done, phase by phase, in this order.
@@ -52,8 +54,13 @@ pub struct Plan {
 #[must_use]
 pub fn drop_in(wanted: &Wanted) -> String {
     let template = include_str!("../../templates/50-listen.conf");
-    template.replace("@LISTEN@", &wanted.listen).replace("@NAME@", &unit_text(&wanted.name))
+    let text = template.replace("@LISTEN@", &wanted.listen).replace("@NAME@", &unit_text(&wanted.name));
+    let front = wanted.front.as_ref().map(|path| FRONT.replace("@FRONT@", &unit_text(path)));
+    text + front.as_deref().unwrap_or_default()
 }
+
+/// What a drop-in has besides, for a reverse proxy.
+const FRONT: &str = include_str!("../../templates/50-listen-front.conf");
 
 /// The drop-in of a guest's proxy: a user of its own.
 ///
@@ -71,9 +78,18 @@ fn unit_text(text: &str) -> String {
     printable(text).replace('%', "%%").replace('\\', "/")
 }
 
-/// The line of a drop-in that says where to listen.
-fn listens_at(drop_in: &str) -> Option<&str> {
-    drop_in.lines().find_map(|line| line.strip_prefix("ListenStream=")).filter(|place| !place.is_empty())
+/// Where a drop-in says to listen: the port, and the front socket where it has one.
+fn listens_at(drop_in: &str) -> Vec<&str> {
+    drop_in.lines().filter_map(|line| line.strip_prefix("ListenStream=")).filter(|place| !place.is_empty()).collect()
+}
+
+impl Wanted {
+    /// As a drop-in has it already: for when the configuration, which would say it anew, cannot be read.
+    #[must_use]
+    pub fn as_it_is(name: String, drop_in: &str) -> Option<Self> {
+        let mut places = listens_at(drop_in).into_iter().map(str::to_owned);
+        Some(Self { name, listen: places.next()?, front: places.next() })
+    }
 }
 
 /// Makes the plan from what should be, which units are loaded, and which drop-ins there are.
@@ -119,7 +135,11 @@ mod tests {
     }
 
     fn wanted(port: u16) -> Wanted {
-        Wanted { name: "g".into(), listen: port.to_string() }
+        Wanted { name: "g".into(), listen: port.to_string(), front: None }
+    }
+
+    fn fronted(port: u16) -> Wanted {
+        Wanted { front: Some("/run/console-proxy/front/g.sock".into()), ..wanted(port) }
     }
 
     fn loaded(active: Active) -> BTreeMap<Uuid, Unit> {
@@ -128,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_drop_in_holds_the_port_and_a_name_that_cannot_break_out() {
-        let text = drop_in(&Wanted { name: "a%n\nListenStream=1\\".into(), listen: "23000".into() });
+        let text = drop_in(&Wanted { name: "a%n\nListenStream=1\\".into(), ..wanted(23000) });
         assert!(text.contains("\nListenStream=23000\n"), "{text}");
         assert!(text.contains("a%%n\u{fffd}ListenStream=1/"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("ListenStream=")).count(), 1);
@@ -174,6 +194,36 @@ mod tests {
         let have = BTreeMap::from([(uuid(1), drop_in(&wanted(1)))]);
         assert_eq!(plan(&want, &loaded(Active::Yes), &have), Plan::default());
         assert_eq!(plan(&want, &BTreeMap::new(), &have).write.len(), 1);
+    }
+
+    #[test]
+    fn a_front_socket_is_for_the_group_alone_and_coming_or_going_moves_the_guest() {
+        let text = drop_in(&fronted(1));
+        assert_eq!(listens_at(&text), ["1", "/run/console-proxy/front/g.sock"]);
+        for line in ["SocketMode=0660", "SocketGroup=console-proxy-front", "RemoveOnStop=yes"] {
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+        }
+        assert!(!drop_in(&wanted(1)).contains("front"));
+        for (before, after) in [(wanted(1), fronted(1)), (fronted(1), wanted(1))] {
+            let have = BTreeMap::from([(uuid(1), drop_in(&before))]);
+            let want = BTreeMap::from([(uuid(1), after.clone())]);
+            let expected = Plan {
+                stop: vec![uuid(1)],
+                write: vec![(uuid(1), drop_in(&after))],
+                reload: true,
+                start: vec![uuid(1)],
+                ..Plan::default()
+            };
+            assert_eq!(plan(&want, &loaded(Active::Yes), &have), expected);
+        }
+    }
+
+    #[test]
+    fn what_listens_can_be_read_back_from_a_drop_in() {
+        for wanted in [wanted(1), fronted(2), Wanted { listen: "[::1]:3".into(), ..fronted(3) }] {
+            assert_eq!(Wanted::as_it_is("g".into(), &drop_in(&wanted)), Some(wanted));
+        }
+        assert_eq!(Wanted::as_it_is("g".into(), "[Socket]\n"), None);
     }
 
     proptest! {

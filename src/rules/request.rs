@@ -107,11 +107,12 @@ pub enum OriginVerdict {
     Refused,
 }
 
-/// Judges an Origin (RFC 6454) against the request's own scheme, host and port, and a list.
+/// Judges an Origin (RFC 6454) against the request's own scheme, host and port, and a list. Where the
+/// scheme is not known, no Origin is the request's own.
 #[must_use]
 pub fn origin<'l>(
     header: Option<&str>,
-    scheme: &str,
+    scheme: Option<&str>,
     host: Option<&str>,
     mut listed: impl Iterator<Item = &'l str>,
 ) -> OriginVerdict {
@@ -119,7 +120,7 @@ pub fn origin<'l>(
     if !is_origin(origin) {
         return OriginVerdict::Refused;
     }
-    let own = host.and_then(strict_host).map(|host| format!("{scheme}://{host}"));
+    let own = scheme.zip(host.and_then(strict_host)).map(|(scheme, host)| format!("{scheme}://{host}"));
     if own.is_some_and(|own| own.eq_ignore_ascii_case(origin)) {
         OriginVerdict::Own
     } else if listed.any(|one| one.eq_ignore_ascii_case(origin)) {
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn an_origin_must_equal_scheme_host_and_port() {
         let judge = |header: Option<&str>, host: &str| {
-            origin(header, "https", Some(host), ["https://panel.example"].into_iter())
+            origin(header, Some("https"), Some(host), ["https://panel.example"].into_iter())
         };
         assert_eq!(judge(Some("https://h:23000"), "h:23000"), OriginVerdict::Own);
         assert_eq!(judge(Some("https://H:23000"), "h:23000"), OriginVerdict::Own);
@@ -268,7 +269,11 @@ mod tests {
         ] {
             assert_eq!(judge(Some(bad), "h:23000"), OriginVerdict::Refused, "{bad}");
         }
-        assert_eq!(origin(Some("https://h"), "https", None, std::iter::empty()), OriginVerdict::Refused);
+        assert_eq!(origin(Some("https://h"), Some("https"), None, std::iter::empty()), OriginVerdict::Refused);
+        for own in ["https://h", "http://h"] {
+            assert_eq!(origin(Some(own), None, Some("h"), std::iter::empty()), OriginVerdict::Refused, "{own}");
+        }
+        assert_eq!(origin(Some("https://p"), None, Some("h"), ["https://p"].into_iter()), OriginVerdict::Listed);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod embedded;
 mod ends;
 mod faults;
 mod frames;
+mod front;
 mod guest;
 mod history;
 mod limits;

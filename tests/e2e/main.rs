@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod faults;
+mod front;
 mod guard;
 mod history;
 mod hook;

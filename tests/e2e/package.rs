@@ -41,6 +41,7 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/run/console-proxy/claims", "755 root:root"),
         ("/run/console-proxy/broker", "750 root:console-proxy"),
         ("/run/console-proxy/broker/socket", "660 root:console-proxy"),
+        ("/run/console-proxy/front", "750 root:console-proxy-front"),
         ("/var/lib/console-proxy", "755 root:root"),
         ("/var/lib/console-proxy/recordings", "750 root:root"),
         ("/etc/console-proxy/issuers.d", "755 root:root"),

@@ -99,9 +99,16 @@ pub fn served_fingerprint(port: u16) -> String {
 /// A plain GET with a ticket (none when it is empty): the status and the body.
 #[track_caller]
 pub fn get(port: u16, path: &str, token: &str) -> (u16, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let bearer = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{bearer}Connection: close\r\n\r\n");
+    let (status, _, body) = ask(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n{bearer}"));
+    (status, body)
+}
+
+/// A request as it is given, but for its end: the status, the head and the body.
+#[track_caller]
+pub fn ask(port: u16, request: &str) -> (u16, String, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let request = format!("{request}Connection: close\r\n\r\n");
     let answer = runtime.block_on(async {
         let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("the port takes connections");
         let mut tls =
@@ -113,7 +120,7 @@ pub fn get(port: u16, path: &str, token: &str) -> (u16, String) {
     });
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.unwrap_or_else(|| panic!("no status: {head:?}")), body.to_owned())
+    (status.unwrap_or_else(|| panic!("no status: {head:?}")), head.to_owned(), body.to_owned())
 }
 
 /// An open websocket, used from a test's one thread.

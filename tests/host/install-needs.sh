@@ -16,12 +16,25 @@ if [ "$what" != bench ] && ! node_fits; then
 	exit 1
 fi
 [ "$what" != web ] || exit 0
+# Runs a command that installs packages so that none of their services starts, by the rules of invoke-rc.d(8). A
+# machine with a policy of its own keeps that one.
+without_starting() {
+	local policy=/usr/sbin/policy-rc.d status=0
+	[ ! -e "$policy" ] || { "$@"; return; }
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	"$@" || status=$?
+	rm -f "$policy"
+	return "$status"
+}
 
 packages='build-essential pkg-config libvirt-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
+	# What stands in front of guests' proxies in a scratch host; nothing of it is to run on this machine.
+	packages+=' nginx-light haproxy caddy'
 elif [ "$what" = bench ]; then
 	# Peers and yardsticks; what building websocat takes, which Debian 12 has not; a guest with a screen.
 	packages+=' websockify haproxy socat systemd openssl libssl-dev qemu-system-x86 busybox-static cpio'
@@ -36,7 +49,7 @@ if [ -n "$missing" ]; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
 	# shellcheck disable=SC2086
-	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	without_starting apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 if ! command -v cargo >/dev/null; then
