@@ -135,8 +135,8 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
             None => refuse(404, format!("this guest has no {console}")),
         });
     };
-    if person.mode == Mode::View && !console.is_text() {
-        return Err(refuse(403, format!("{console} cannot be opened view-only yet")));
+    if let Some(words) = way.refused_for(person.mode) {
+        return Err(refuse(403, words));
     }
     let sessions = guest.live.on(console);
     if console.is_text()

@@ -69,7 +69,7 @@ fn add(route: &mut Route, console: Console, found: Found) {
     }
     match found {
         Ok((raw, websocket, websocket_ca)) => {
-            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false, log: None });
+            route.consoles.push(Way { console, raw, websocket, websocket_ca, raw_ca: None, guarded: false, log: None });
         }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }
