@@ -68,8 +68,9 @@ pub(super) async fn open_console(
 ) -> Result<Reply, Refused> {
     let key = check_upgrade(&asked)?;
     let wish = Wish::of_query(&asked.query)?;
+    let client = request::client(&asked.query)?;
     let person = identify(&guest, &route, &asked)?;
-    let (way, person) = choose(&guest, &route, endpoint, person)?;
+    let (way, person) = choose(&guest, &route, endpoint, person, client)?;
     let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
     // The seat is taken before the backend is opened: two that come at once must not both think that
     // nobody types.
@@ -79,6 +80,7 @@ pub(super) async fn open_console(
         mode: person.mode,
         person: person.name.clone(),
         viewer: person.viewer.clone(),
+        client: client.map(str::to_owned),
         from: peer.to_string(),
         since: now(),
     });
@@ -120,7 +122,13 @@ fn take_over(guest: &Guest, seat: &Seat) {
 }
 
 /// Which way a person goes, if they may: 403, 404, 409 and 429 are decided here.
-fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> Result<(Way, Person), Refused> {
+fn choose(
+    guest: &Guest,
+    route: &Route,
+    endpoint: Endpoint,
+    person: Person,
+    client: Option<&str>,
+) -> Result<(Way, Person), Refused> {
     let console = match endpoint {
         Endpoint::Console(console) => console,
         _ => route.first_display().map(|way| way.console).ok_or_else(|| refuse(404, "this guest has no display"))?,
@@ -146,9 +154,9 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     {
         return Err(refuse(409, format!("{console} is in use by {} from {}", printable(&holder.person), holder.from)));
     }
-    // One SPICE client opens several sockets: viewers are counted, not sockets.
-    let mut viewers: Vec<_> =
-        sessions.iter().map(|entry| entry.viewer.as_str()).filter(|viewer| *viewer != person.viewer).collect();
+    // One SPICE client opens several sockets: clients are counted, not sockets.
+    let own = (person.viewer.as_str(), client);
+    let mut viewers: Vec<_> = sessions.iter().map(|entry| entry.client()).filter(|client| *client != own).collect();
     viewers.sort_unstable();
     viewers.dedup();
     if viewers.len() >= guest.config().proxy.max_viewers {

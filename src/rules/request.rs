@@ -48,6 +48,22 @@ pub fn query_token(query: &str) -> Result<Option<&str>, BadRequest> {
     only(query.split('&').filter_map(|pair| pair.strip_prefix("token=")), "the request has two tokens in its query")
 }
 
+/// The `client` of a query string: the name that a client gives itself, the same for all of its sockets.
+pub fn client(query: &str) -> Result<Option<&str>, BadRequest> {
+    let mut named = query.split('&').filter_map(|pair| pair.strip_prefix("client="));
+    let (first, second) = (named.next(), named.next());
+    let fits = |name: &&str| {
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    };
+    match first {
+        Some(_) if second.is_some() => Err(BadRequest("the request has two clients in its query")),
+        Some(name) => {
+            Some(name).filter(fits).map(Some).ok_or(BadRequest("client is not 1 to 64 letters, digits, _ and -"))
+        }
+        None => Ok(None),
+    }
+}
+
 /// The token of an `Authorization` header: `Bearer TOKEN`, the scheme in any case (RFC 9110, 11.1).
 #[must_use]
 pub fn bearer(header: &str) -> Option<&str> {
@@ -207,6 +223,23 @@ mod tests {
         assert_eq!(bearer("Basic a"), None);
         assert_eq!(cookie(["a=1; token=t", "b=2"].into_iter(), "token"), Ok(Some("t")));
         assert!(cookie(["token=1", "token=2"].into_iter(), "token").is_err());
+    }
+
+    #[test]
+    fn a_client_has_one_short_plain_name_or_none() {
+        let longest = format!("client={}", "a".repeat(64));
+        for (query, name) in [
+            ("", None),
+            ("token=a&xclient=%", None),
+            ("client=Tab-1_x&token=a", Some("Tab-1_x")),
+            (longest.as_str(), Some(&longest[7..])),
+        ] {
+            assert_eq!(client(query), Ok(name), "{query}");
+        }
+        let longer = format!("{longest}a");
+        for query in ["client=", "client=a%20b", "client=a.b", "client=a&client=a", "client=\u{e9}", &longer] {
+            assert!(client(query).is_err(), "{query}");
+        }
     }
 
     #[test]
