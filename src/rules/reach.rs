@@ -9,6 +9,15 @@ use super::log;
 use super::ports::Slot;
 use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
 
+/// How this host's displays speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// VNC.
+    pub vnc: VncTls,
+    /// The certificates (PEM) that the chain of SPICE's TLS ports must end in, or why there are none.
+    pub spice: Result<String, String>,
+}
+
 /// What QEMU's `vnc_tls` setting means for displays: the host's, from libvirt's qemu.conf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VncTls {
@@ -26,7 +35,7 @@ pub enum VncTls {
 /// A loopback port of this project's own range is published only if it is that of the guest's slot:
 /// a copied definition carries another guest's.
 #[must_use]
-pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now: u64) -> Option<Route> {
+pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) -> Option<Route> {
     let (port, serial_port) = config.ports(slot)?;
     let mut route = Route {
         version: VERSION,
@@ -40,8 +49,8 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
     };
     for display in &domain.displays {
         match display.kind {
-            DisplayKind::Vnc => add(&mut route, Console::Vnc, vnc(display, config, vnc_tls)),
-            DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config)),
+            DisplayKind::Vnc => add(&mut route, Console::Vnc, vnc(display, config, &tls.vnc)),
+            DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config, &tls.spice)),
         }
     }
     let serials = domain.serials.iter().map(|serial| (Console::Serial(serial.port.unwrap_or(0)), serial));
@@ -59,6 +68,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
     Some(route)
 }
 
+/// The raw stream, the websocket, and the certificates for both where they speak TLS.
 type Found = Result<(Option<Backend>, Option<Backend>, Option<String>), String>;
 
 fn add(route: &mut Route, console: Console, found: Found) {
@@ -68,8 +78,10 @@ fn add(route: &mut Route, console: Console, found: Found) {
         return;
     }
     match found {
-        Ok((raw, websocket, websocket_ca)) => {
-            route.consoles.push(Way { console, raw, websocket, websocket_ca, raw_ca: None, guarded: false, log: None });
+        Ok((raw, websocket, ca)) => {
+            let of = |part: &Option<Backend>| part.as_ref().and(ca.clone());
+            let (raw_ca, websocket_ca) = (of(&raw), of(&websocket));
+            route.consoles.push(Way { console, raw, websocket, websocket_ca, raw_ca, guarded: false, log: None });
         }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }
@@ -100,22 +112,31 @@ fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
     }
 }
 
-fn spice(display: &Display, config: &Config) -> Found {
+/// A SPICE client opens all of its channels on one path, so one of the two ports has to serve them all: the TLS port
+/// where a channel is bound to it, or where there is no other, and otherwise the plain one, which is on loopback.
+fn spice(display: &Display, config: &Config, ca: &Result<String, String>) -> Found {
     let address = match &display.listen {
         Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
         Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
         Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
-    let Some(port) = display.port else {
-        return Err(match display.tls_port {
-            Some(_) => "it has a TLS port alone, which is not served yet".to_owned(),
-            None => "it has no port".to_owned(),
-        });
+    let (port, ca) = match (display.port, display.tls_port) {
+        (_, _) if display.only.tls && display.only.plain => {
+            return Err("some of its channels are secure and others insecure: give them all one mode".to_owned());
+        }
+        (Some(port), _) if !display.only.tls => (port, None),
+        (_, Some(port)) if !display.only.plain => {
+            let ca = ca.clone().map_err(|why| format!("it speaks TLS, and {why}"))?;
+            (port, Some(ca))
+        }
+        (None, None) => return Err("it has no port".to_owned()),
+        (_, None) => return Err("its channels are secure and it has no TLS port".to_owned()),
+        (None, _) => return Err("its channels are insecure and it has a TLS port alone".to_owned()),
     };
     let raw = Backend::Tcp(address, port);
     let websocket = (config.spice.websocket == SpiceWebsocket::Use).then(|| raw.clone());
-    Ok((Some(raw), websocket, None))
+    Ok((Some(raw), websocket, ca))
 }
 
 fn unix_display(path: Option<&str>) -> Found {
@@ -167,7 +188,12 @@ mod tests {
     use super::*;
     use crate::rules::route::Reached;
 
-    fn reach(devices: &str, config: &Config, tls: &VncTls) -> Route {
+    /// No TLS for VNC, and an authority for SPICE.
+    fn tls() -> Tls {
+        Tls { vnc: VncTls::Off, spice: Ok("SPICE".into()) }
+    }
+
+    fn reach(devices: &str, config: &Config, tls: &Tls) -> Route {
         let text = format!(
             "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><devices>{devices}</devices></domain>"
         );
@@ -206,8 +232,9 @@ mod tests {
             (vnc("port='-1' websocket='-1'", &address("127.0.0.1")), "vnc!"),
             (vnc("", "<listen type='none'/>"), "vnc!"),
             (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[unix:/run/v]"),
-            ("<graphics type='spice' port='5901'/>".into(), "spice=bridged[tcp:127.0.0.1:5901]"),
-            ("<graphics type='spice' tlsPort='5901'/>".into(), "spice!"),
+            ("<graphics type='spice' port='5901'/>".into(), "spice=native[tcp:127.0.0.1:5901]"),
+            ("<graphics type='spice' autoport='yes'/>".into(), "spice!"),
+            ("<graphics type='spice'><listen type='socket' socket='/run/s'/></graphics>".into(), "spice=bridged[unix:/run/s]"),
             ("<graphics type='sdl'/>".into(), ""),
             ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial>".into(), "serial/0=pty[pty:/dev/pts/3]"),
             ("<serial type='pty'><source path='/dev/tty1'/><target port='0'/></serial>".into(), "serial/0!"),
@@ -218,7 +245,7 @@ mod tests {
             ("<console type='pty'><source path='/dev/pts/9'/><target type='virtio' port='1'/></console>".into(), "console/1=pty[pty:/dev/pts/9]"),
             ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial><console type='pty'><source path='/dev/pts/3'/><target type='serial' port='0'/></console>".into(), "serial/0=pty[pty:/dev/pts/3]"),
         ] {
-            assert_eq!(table(&reach(&devices, &Config::default(), &VncTls::Off)), expected, "{devices}");
+            assert_eq!(table(&reach(&devices, &Config::default(), &tls())), expected, "{devices}");
         }
     }
 
@@ -226,21 +253,63 @@ mod tests {
     fn configuration_and_tls_decide_between_native_and_bridged() {
         let both = "<graphics type='vnc' port='5900' websocket='5700'/><graphics type='spice' port='5901'/>";
         let with = |text: &str| Config::parse([("t", text)]).unwrap();
-        let off = VncTls::Off;
+        let off = tls();
         assert_eq!(
             table(&reach(both, &with("[vnc]\nwebsocket=\"bridge\""), &off)),
-            "vnc=bridged[tcp:127.0.0.1:5900] spice=bridged[tcp:127.0.0.1:5901]"
+            "vnc=bridged[tcp:127.0.0.1:5900] spice=native[tcp:127.0.0.1:5901]"
         );
         assert_eq!(
-            table(&reach(both, &with("[spice]\nwebsocket=\"use\""), &off)),
-            "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]"
+            table(&reach(both, &with("[spice]\nwebsocket=\"bridge\""), &off)),
+            "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]"
         );
-        let server = VncTls::Server("PEM".into());
+        let server = Tls { vnc: VncTls::Server("PEM".into()), ..tls() };
         let route = reach(both, &Config::default(), &server);
-        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]");
+        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]");
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
         assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+    }
+
+    #[test]
+    fn spice_is_served_on_the_port_that_takes_all_of_its_channels() {
+        let graphics =
+            |attributes: &str, channels: &str| format!("<graphics type='spice' {attributes}>{channels}</graphics>");
+        let channel = |name: &str, mode: &str| format!("<channel name='{name}' mode='{mode}'/>");
+        let both = "port='5901' tlsPort='5902'";
+        for (attributes, channels, expected) in [
+            ("port='5901'", String::new(), "5901 plain"),
+            ("tlsPort='5902'", String::new(), "5902 tls"),
+            ("port='-1' tlsPort='5902' defaultMode='secure'", String::new(), "5902 tls"),
+            (both, String::new(), "5901 plain"),
+            (&format!("{both} defaultMode='any'"), String::new(), "5901 plain"),
+            (&format!("{both} defaultMode='secure'"), String::new(), "5902 tls"),
+            (&format!("{both} defaultMode='insecure'"), String::new(), "5901 plain"),
+            (both, channel("main", "secure"), "5902 tls"),
+            (both, channel("inputs", "insecure"), "5901 plain"),
+            (both, channel("playback", "secure"), "5901 plain"),
+            (both, channel("main", "secure") + &channel("cursor", "insecure"), "some of its channels"),
+            (&format!("{both} defaultMode='secure'"), channel("display", "insecure"), "some of its channels"),
+            (&format!("{both} defaultMode='insecure'"), channel("display", "secure"), "some of its channels"),
+            ("port='5901'", channel("main", "secure"), "its channels are secure and it has no TLS port"),
+            ("tlsPort='5902'", channel("main", "insecure"), "its channels are insecure and it has a TLS port alone"),
+            ("", String::new(), "it has no port"),
+        ] {
+            let route = reach(&graphics(attributes, &channels), &Config::default(), &tls());
+            let found = match route.way(Console::Spice) {
+                Some(way) => {
+                    let how = if way.raw_ca.is_some() { "tls" } else { "plain" };
+                    assert_eq!((&way.raw, &way.raw_ca), (&way.websocket, &way.websocket_ca), "{attributes}");
+                    assert_eq!(way.raw_ca.as_deref().unwrap_or("SPICE"), "SPICE");
+                    format!("{} {how}", way.raw.as_ref().unwrap().to_string().rsplit(':').next().unwrap())
+                }
+                None => route.unreachable[0].reason.clone(),
+            };
+            assert!(found.starts_with(expected), "{attributes} {channels}: {found}");
+        }
+        let no_ca = Tls { spice: Err("/x/ca-cert.pem does not exist".into()), ..tls() };
+        let route = reach(&graphics("tlsPort='5902'", ""), &Config::default(), &no_ca);
+        assert_eq!(route.unreachable[0].reason, "it speaks TLS, and /x/ca-cert.pem does not exist");
+        assert!(reach(&graphics(both, ""), &Config::default(), &no_ca).unreachable.is_empty(), "it is not needed here");
     }
 
     #[test]
@@ -250,7 +319,7 @@ mod tests {
                 "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata>{note}</metadata>\
                  <devices><graphics type='vnc' port='5900' websocket='5700'/></devices></domain>"
             );
-            route(&Domain::parse(&text).unwrap(), 4, &Config::default(), &VncTls::Off, 0).unwrap().consoles[0].guarded
+            route(&Domain::parse(&text).unwrap(), 4, &Config::default(), &tls(), 0).unwrap().consoles[0].guarded
         };
         let namespace = crate::rules::domain::WIRING_NAMESPACE;
         assert!(guest(&format!("<c:wired xmlns:c='{namespace}' websocket='added'/>")));
@@ -262,6 +331,6 @@ mod tests {
     fn a_slot_outside_the_ranges_has_no_route() {
         let domain =
             Domain::parse("<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid></domain>").unwrap();
-        assert!(route(&domain, 1000, &Config::default(), &VncTls::Off, 0).is_none());
+        assert!(route(&domain, 1000, &Config::default(), &tls(), 0).is_none());
     }
 }
