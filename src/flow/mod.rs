@@ -16,5 +16,6 @@ mod refused;
 pub mod serial;
 pub mod server;
 mod session;
+mod spice;
 #[cfg(test)]
 mod testing;

@@ -575,7 +575,7 @@ mod tests {
             ("proxy", 8),
             ("record", 6),
             ("serial", 7),
-            ("spice", 1),
+            ("spice", 2),
             ("tls", 2),
             ("vnc", 1),
         ];

@@ -275,12 +275,12 @@ fn display(node: Node<'_>) -> Option<Display> {
         listen: place,
         port: port("port"),
         tls_port: port("tlsPort"),
-        only: only(node),
+        only: bound_channels(node),
         websocket: node.attribute("websocket").and_then(|port| port.parse().ok()).filter(|port| *port != 0),
     })
 }
 
-fn only(graphics: Node<'_>) -> Only {
+fn bound_channels(graphics: Node<'_>) -> Only {
     let of_channel = |name| {
         let named = graphics.children().find(|node| node.is("channel") && node.attribute("name") == Some(name));
         named.and_then(|node| node.attribute("mode")).or(graphics.attribute("defaultMode"))

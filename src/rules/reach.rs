@@ -121,18 +121,17 @@ fn spice(display: &Display, config: &Config, ca: &Result<String, String>) -> Fou
         Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
-    let (port, ca) = match (display.port, display.tls_port) {
-        (_, _) if display.only.tls && display.only.plain => {
-            return Err("some of its channels are secure and others insecure: give them all one mode".to_owned());
-        }
-        (Some(port), _) if !display.only.tls => (port, None),
-        (_, Some(port)) if !display.only.plain => {
-            let ca = ca.clone().map_err(|why| format!("it speaks TLS, and {why}"))?;
-            (port, Some(ca))
-        }
+    let only = display.only;
+    if only.tls && only.plain {
+        return Err("some of its channels are secure and others insecure: give them all one mode".to_owned());
+    }
+    let (plain, tls) = (display.port.filter(|_| !only.tls), display.tls_port.filter(|_| !only.plain));
+    let (port, ca) = match (plain, tls) {
+        (Some(port), _) => (port, None),
+        (None, Some(port)) => (port, Some(ca.clone().map_err(|why| format!("it speaks TLS, and {why}"))?)),
+        (None, None) if only.tls => return Err("its channels are secure and it has no TLS port".to_owned()),
+        (None, None) if only.plain => return Err("its channels are insecure and it has no plain port".to_owned()),
         (None, None) => return Err("it has no port".to_owned()),
-        (_, None) => return Err("its channels are secure and it has no TLS port".to_owned()),
-        (None, _) => return Err("its channels are insecure and it has a TLS port alone".to_owned()),
     };
     let raw = Backend::Tcp(address, port);
     let websocket = (config.spice.websocket == SpiceWebsocket::Use).then(|| raw.clone());
@@ -291,7 +290,7 @@ mod tests {
             (&format!("{both} defaultMode='secure'"), channel("display", "insecure"), "some of its channels"),
             (&format!("{both} defaultMode='insecure'"), channel("display", "secure"), "some of its channels"),
             ("port='5901'", channel("main", "secure"), "its channels are secure and it has no TLS port"),
-            ("tlsPort='5902'", channel("main", "insecure"), "its channels are insecure and it has a TLS port alone"),
+            ("tlsPort='5902'", channel("main", "insecure"), "its channels are insecure and it has no plain port"),
             ("", String::new(), "it has no port"),
         ] {
             let route = reach(&graphics(attributes, &channels), &Config::default(), &tls());

@@ -25,4 +25,6 @@ mod replay;
 mod requests;
 mod serial;
 mod sessions;
+mod spice;
 mod tickets;
+mod view;
