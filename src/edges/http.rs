@@ -43,12 +43,12 @@ pub enum Client {
     Memory(tokio::io::DuplexStream),
 }
 
-/// A connection to QEMU's own websocket.
+/// A connection to a display, to its own websocket for one.
 #[derive(Debug)]
 pub enum Native {
     /// Plain, on loopback.
     Plain(Stream),
-    /// With `vnc_tls=1`.
+    /// With `vnc_tls=1`, or on SPICE's TLS port.
     Tls(Box<ToBackend>),
 }
 

@@ -12,7 +12,7 @@ use super::slots;
 use crate::rules::domain::Domain;
 use crate::rules::guest::Uuid;
 use crate::rules::qemu_conf::QemuConf;
-use crate::rules::reach::{self, VncTls};
+use crate::rules::reach::{self, Tls, VncTls};
 use crate::rules::route::Route;
 
 const LARGEST_ROUTE: u64 = 1 << 20;
@@ -67,7 +67,7 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
             .collect();
         tracing::warn!(guest = %domain.uuid, "passed over ports that other programs hold: {}", held.join(", "));
     }
-    let route = reach::route(domain, slot, &config, &vnc_tls(paths), now()).with_context(|| {
+    let route = reach::route(domain, slot, &config, &tls(paths), now()).with_context(|| {
         format!("slot {slot} is outside the configured port ranges; `console-proxy prune` frees it")
     })?;
     files::make_folder(&paths.guests(), 0o750)?;
@@ -114,10 +114,27 @@ pub fn qemu_conf(paths: &Paths) -> QemuConf {
     QemuConf::parse(&files::read(&paths.qemu_conf(), 1 << 20).ok().flatten().unwrap_or_default())
 }
 
-/// What libvirt's qemu.conf says of VNC and TLS.
+/// What libvirt's qemu.conf says of displays and TLS. The proxy cannot read the host's certificates, so an
+/// authority's goes into the route.
 #[must_use]
-pub fn vnc_tls(paths: &Paths) -> VncTls {
+pub fn tls(paths: &Paths) -> Tls {
     let conf = qemu_conf(paths);
+    Tls { vnc: vnc_tls(paths, &conf), spice: spice_ca(paths, &conf) }
+}
+
+fn spice_ca(paths: &Paths, conf: &QemuConf) -> Result<String, String> {
+    let mut folders = conf.spice_cert_folders.iter().map(|folder| paths.below_root(folder));
+    let first = folders.clone().next();
+    let Some(folder) = folders.find(|folder| folder.is_dir()).or(first) else { return Err("no folder".to_owned()) };
+    let ca = folder.join("ca-cert.pem");
+    match files::read(&ca, 256 << 10) {
+        Ok(Some(pem)) => Ok(pem),
+        Ok(None) => Err(format!("{} does not exist", ca.display())),
+        Err(why) => Err(format!("{} cannot be read: {why}", ca.display())),
+    }
+}
+
+fn vnc_tls(paths: &Paths, conf: &QemuConf) -> VncTls {
     if !conf.vnc_tls {
         return VncTls::Off;
     }

@@ -1,5 +1,6 @@
 //! A bridged display: websocket towards the client, the raw stream towards QEMU. A slow client slows
-//! its own display and nothing else: the next bytes are read when the last ones have gone out.
+//! its own display and nothing else: the next bytes are read when the last ones have gone out. Of a client that
+//! may only look on the guest gets what `rules::rfb` passes.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
@@ -7,6 +8,8 @@ use tokio::sync::Mutex;
 use super::control::Control;
 use crate::edges::websocket::{Frame, Receiver, Sender};
 use crate::rules::close::End;
+use crate::rules::rfb::ViewOnly;
+use crate::rules::ticket::Mode;
 
 /// The most bytes of one read, and so of one frame: at first, which is enough for a quiet screen, and once a
 /// read has filled it. With its frame's header of 4 bytes each fills whole TLS records (RFC 8446, 5.1: 2^14).
@@ -42,14 +45,25 @@ pub async fn run(
     };
     let up = async {
         let mut takes_input = true;
+        let mut filter = (control.entry.mode == Mode::View).then(ViewOnly::default);
+        let mut passed = Vec::new();
         loop {
-            let bytes = match control.hear(receiver, &sender).await {
+            let mut bytes = match control.hear(receiver, &sender).await {
                 Ok(bytes) => bytes,
                 Err(end) => return end,
             };
+            let mut denied = None;
+            if let Some(filter) = &mut filter {
+                passed.clear();
+                denied = filter.take(bytes, &mut passed).err();
+                bytes = &passed;
+            }
             control.received(bytes.len());
             // A backend that takes no more may have said something before: `down` reads that, and its end.
             takes_input = takes_input && control.pulse.while_deaf(to_backend.write_all(bytes)).await.is_ok();
+            if let Some(why) = denied {
+                return End::Denied(why.to_string());
+            }
         }
     };
     tokio::select! {
@@ -63,7 +77,7 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{INTERVAL, control, next, websocket};
+    use super::super::testing::{INTERVAL, control, from_client, next, view_only, websocket};
     use super::*;
     use crate::rules::guest::Console;
     use std::cell::Cell;
@@ -139,5 +153,33 @@ mod tests {
         };
         let (end, got) = tokio::join!(running, reading);
         assert_eq!((end, got), (End::BackendGone("the guest closed the console".to_owned()), 150_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_view_only_client_does_reaches_the_guest_only_as_far_as_it_shows_and_counts_as_far() {
+        let (mut sender, mut receiver, mut client) = websocket(10_000);
+        let (backend, mut guest) = duplex(10_000);
+        let (control, _seat) = view_only(Console::Vnc);
+        let script = async {
+            // A key between two requests for the screen, cut in the middle; then what nobody knows.
+            let stream = b"RFB 003.008\n\x01\x00\x03\x01\0\0\0\0\0\x01\0\x01\x04\x01\0\0\0\0\xff\x0d\x03\x00\0\0\0\0\0\x01\0\x01\x63";
+            for piece in stream.chunks(17) {
+                client.write_all(&from_client(0x82, piece)).await.unwrap();
+            }
+            let mut got = Vec::new();
+            guest.read_to_end(&mut got).await.unwrap();
+            got
+        };
+        let running = async {
+            let end = run(&mut sender, &mut receiver, backend, &control).await;
+            drop((sender, receiver));
+            end
+        };
+        let (end, got) = tokio::join!(running, script);
+        let expected = b"RFB 003.008\n\x01\x01\x03\x01\0\0\0\0\0\x01\0\x01\x03\x00\0\0\0\0\0\x01\0\x01";
+        assert_eq!(got, expected);
+        assert_eq!(control.entry.input.get(), expected.len() as u64);
+        let (code, words) = end.frame();
+        assert_eq!((code, words.ends_with("a type that is not known: 99")), (4403, true), "{words}");
     }
 }

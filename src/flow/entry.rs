@@ -11,7 +11,7 @@ use super::identity::{Person, Proof, identify};
 use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
-use super::session::{not_in_mode, open_console};
+use super::session::open_console;
 use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
@@ -139,7 +139,7 @@ async fn about_console(guest: &Guest, route: &Route, way: &Way, mode: Mode) -> s
     {
         told["spoke"] = ago.as_secs().into();
     }
-    if let Some(words) = not_in_mode(way, mode) {
+    if let Some(words) = way.refused_for(mode) {
         told["refused"] = words.into();
     }
     told

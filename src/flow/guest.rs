@@ -15,6 +15,7 @@ use super::live::Live;
 use super::logged::{Files, Logged};
 use super::past::Past;
 use super::recorder::{Order, Recorder};
+use super::spice::Spice;
 use crate::edges::backends::{self, Lease, Stream};
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
@@ -48,6 +49,8 @@ pub struct Guest {
     pub live: Rc<Live>,
     /// The sessions on disk.
     pub store: Store,
+    /// Its SPICE display.
+    pub(super) spice: Spice,
     hubs: Hubs,
     opener: Opener,
     config: RefCell<files::Watched>,
@@ -68,6 +71,7 @@ impl Guest {
             config,
             live: Rc::default(),
             store,
+            spice: Spice::default(),
             hubs: Hubs::default(),
             opener,
             tls: RefCell::new(tls),

@@ -16,8 +16,8 @@ use crate::rules::ticket::Mode;
 pub struct Entry {
     /// Which console.
     pub console: Console,
-    /// How it is reached.
-    pub reached: Reached,
+    /// How it is reached; an old spice-server turns out later to speak no websocket.
+    pub reached: Cell<Reached>,
     /// Look on, or type.
     pub mode: Mode,
     /// The person; any text.
@@ -124,7 +124,7 @@ impl Live {
         let Opening { console, reached, mode, person, viewer, client, from, since } = opening;
         let entry = Rc::new(Entry {
             console,
-            reached,
+            reached: Cell::new(reached),
             mode,
             person,
             viewer,
@@ -171,7 +171,7 @@ impl Live {
         let entries = self.entries.borrow();
         let shown = entries.iter().map(|entry| Shown {
             console: entry.console,
-            reached: entry.reached,
+            reached: entry.reached.get(),
             mode: entry.mode,
             person: entry.person.clone(),
             from: entry.from.clone(),

@@ -17,6 +17,7 @@ mod refused;
 pub mod serial;
 pub mod server;
 mod session;
+mod spice;
 #[cfg(test)]
 mod testing;
 mod upgrade;

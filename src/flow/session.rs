@@ -13,15 +13,14 @@ use super::identity::{Person, Proof, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
 use super::serial::Wanted;
-use super::{display, forward, serial, upgrade};
-use crate::edges::backends::Stream;
+use super::{display, forward, serial, spice, upgrade};
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
 use crate::edges::publish::now;
 use crate::edges::{host, tls, websocket};
 use crate::rules::broker::Part;
 use crate::rules::close::End;
 use crate::rules::config::Sharing;
-use crate::rules::guest::printable;
+use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Backend, Reached, Route, Way};
 use crate::rules::ticket::Mode;
@@ -30,7 +29,7 @@ use crate::rules::told::Wish;
 /// An open backend, in the way that its console is reached.
 enum Opened {
     Text(Rc<Port>),
-    Raw(Stream),
+    Raw(Native),
     Native(Native, bytes::Bytes),
 }
 
@@ -48,7 +47,8 @@ pub(super) async fn open_console(
     let client = request::client(&asked.query)?.map(str::to_owned);
     let person = identify(&guest, &route, asked)?;
     let (way, person) = choose(&guest, &route, endpoint, person, client.as_deref())?;
-    let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
+    let is_bridged = person.mode == Mode::View || (way.console == Console::Spice && guest.spice.is_bridged(&route));
+    let reached = if is_bridged { Reached::Bridged } else { way.reached() };
     // The seat is taken before the backend is opened: two that come at once must not both think that
     // nobody types.
     let seat = guest.live.enter(Opening {
@@ -61,7 +61,10 @@ pub(super) async fn open_console(
         from: peer.to_string(),
         since: now(),
     });
-    let opened = open(&guest, &route, &way, reached).await.inspect_err(|why| {
+    if way.console == Console::Spice {
+        guest.spice.take_over(&guest.live, &seat).await?;
+    }
+    let opened = open(&guest, &route, &way, &seat).await.inspect_err(|why| {
         tracing::warn!(guest = %route.uuid, console = %way.console, "{} of {}: {}", way.console, printable(&route.name), why.words);
     })?;
     let wanted = wanted(&guest, &way, asked, wish);
@@ -82,7 +85,7 @@ fn wanted(guest: &Guest, way: &Way, asked: &Asked, wish: Wish) -> Wanted {
 
 /// Ends the sessions of the others who type at the same console.
 fn take_over(guest: &Guest, seat: &Seat) {
-    let by = format!("{} from {}", printable(&seat.entry.person), seat.entry.from);
+    let by = spice::who(&seat.entry);
     let others = guest.live.on(seat.entry.console).into_iter().filter(|entry| !Rc::ptr_eq(entry, &seat.entry));
     for other in others.filter(|entry| entry.mode == Mode::Control) {
         other.end(End::TakenOver(by.clone()));
@@ -111,8 +114,12 @@ fn choose(
             None => refuse(404, format!("this guest has no {console}")),
         });
     };
-    if let Some(words) = not_in_mode(way, person.mode) {
+    if let Some(words) = way.refused_for(person.mode) {
         return Err(refuse(403, words));
+    }
+    if console == Console::Spice {
+        guest.spice.may_come(&guest.live, (person.viewer.as_str(), client), guest.config().spice.viewers)?;
+        return Ok((way.clone(), person));
     }
     let sessions = guest.live.on(console);
     if console.is_text()
@@ -120,9 +127,9 @@ fn choose(
         && guest.config().serial.viewers == Sharing::Refuse
         && let Some(holder) = sessions.iter().find(|entry| entry.mode == Mode::Control)
     {
-        return Err(refuse(409, format!("{console} is in use by {} from {}", printable(&holder.person), holder.from)));
+        return Err(refuse(409, format!("{console} is in use by {}", spice::who(holder))));
     }
-    // One SPICE client opens several sockets: clients are counted, not sockets.
+    // Clients are counted, not sockets; of SPICE there is one.
     let own = (person.viewer.as_str(), client);
     let mut viewers: Vec<_> = sessions.iter().map(|entry| entry.client()).filter(|client| *client != own).collect();
     viewers.sort_unstable();
@@ -133,35 +140,51 @@ fn choose(
     Ok((way.clone(), person))
 }
 
-/// Why a console cannot be opened in this mode, whoever asks.
-pub(super) fn not_in_mode(way: &Way, mode: Mode) -> Option<String> {
-    let is_refused = mode == Mode::View && !way.console.is_text();
-    is_refused.then(|| format!("{} cannot be opened view-only yet", way.console))
+async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, seat: &Seat) -> Result<Opened, Refused> {
+    match way.console {
+        Console::Serial(_) | Console::Console(_) => Ok(Opened::Text(guest.join(route, way).await?)),
+        Console::Vnc => open_display(guest, route, way, seat).await,
+        Console::Spice => spice::until_ended(seat, open_display(guest, route, way, seat)).await?,
+    }
 }
 
-async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {
-    if way.console.is_text() {
-        return Ok(Opened::Text(guest.join(route, way).await?));
-    }
-    if reached != Reached::Native {
-        return Ok(Opened::Raw(guest.open(route, way, Part::Raw).await?));
-    }
-    let stream = guest.open(route, way, Part::Websocket).await?;
-    let patience = guest.config().proxy.connect_timeout;
-    let upgrading = async {
-        let native = match &way.websocket_ca {
-            Some(ca) => Native::Tls(Box::new(tls::connect(stream, ca, &host::name()).await?)),
-            None => Native::Plain(stream),
-        };
-        upgrade_backend(native, "localhost").await
-    };
-    match tokio::time::timeout(patience, upgrading).await {
-        Ok(Ok((native, early))) => Ok(Opened::Native(native, early)),
-        Ok(Err(why)) => Err(refuse(502, format!("{}'s own websocket refuses: {why}", way.console))),
-        Err(_) => {
-            Err(refuse(504, format!("{}'s own websocket did not answer within {} s", way.console, patience.as_secs())))
+async fn open_display(guest: &Guest, route: &Route, way: &Way, seat: &Seat) -> Result<Opened, Refused> {
+    if seat.entry.reached.get() == Reached::Native {
+        let native = connect(guest, route, way, Part::Websocket).await?;
+        let upgrading = in_time(guest, way, "own websocket", upgrade_backend(native, "localhost"));
+        match upgrading.await? {
+            Ok((native, early)) => return Ok(Opened::Native(native, early)),
+            Err(why) if way.console == Console::Spice && way.raw.is_some() => {
+                tracing::info!(guest = %route.uuid, "spice is bridged, as spice-server answers no websocket (0.14.3 and later do): {why}");
+                guest.spice.has_no_websocket(route);
+                seat.entry.reached.set(Reached::Bridged);
+            }
+            Err(why) => return Err(refuse(502, format!("{}'s own websocket refuses: {why}", way.console))),
         }
     }
+    Ok(Opened::Raw(connect(guest, route, way, Part::Raw).await?))
+}
+
+/// Connects to a part of a display, within TLS where the route says so.
+async fn connect(guest: &Guest, route: &Route, way: &Way, part: Part) -> Result<Native, Refused> {
+    let stream = guest.open(route, way, part).await?;
+    let (ca, what) = match part {
+        Part::Websocket => (&way.websocket_ca, "own websocket"),
+        _ => (&way.raw_ca, "TLS port"),
+    };
+    let Some(ca) = ca else { return Ok(Native::Plain(stream)) };
+    let connecting = async { tls::connect(stream, ca, &host::name()).await };
+    match in_time(guest, way, what, connecting).await? {
+        Ok(tls) => Ok(Native::Tls(Box::new(tls))),
+        Err(why) => Err(refuse(502, format!("{}'s {what} refuses: {why}", way.console))),
+    }
+}
+
+/// Waits for a backend's answer no longer than the configuration says.
+async fn in_time<T>(guest: &Guest, way: &Way, what: &str, answer: impl Future<Output = T>) -> Result<T, Refused> {
+    let patience = guest.config().proxy.connect_timeout;
+    let silent = |_| refuse(504, format!("{}'s {what} did not answer within {} s", way.console, patience.as_secs()));
+    tokio::time::timeout(patience, answer).await.map_err(silent)
 }
 
 /// A session from its 101 to its end.
@@ -181,7 +204,7 @@ impl Running {
         let (name, console) = (printable(&entry.person), entry.console);
         tracing::info!(
             guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
-            mode = ?entry.mode, reached = %entry.reached, proof = %entry.viewer,
+            mode = ?entry.mode, reached = %entry.reached.get(), proof = %entry.viewer,
             "{name} from {} opened {console}", entry.from
         );
         let control = Control {
@@ -257,7 +280,6 @@ mod tests {
     use super::*;
     use crate::edges::paths::Paths;
     use crate::rules::config::Config;
-    use crate::rules::guest::Console;
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_that_goes_a_moment_before_its_route_was_its_guests_end() {

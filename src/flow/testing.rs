@@ -26,8 +26,17 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(20);
 
 /// A session's ties to the outside, and its seat.
 pub(super) fn control(console: Console) -> (Control, Seat) {
+    enter(opening(console))
+}
+
+/// The same for somebody who may only look on.
+pub(super) fn view_only(console: Console) -> (Control, Seat) {
+    enter(Opening { mode: Mode::View, ..opening(console) })
+}
+
+fn enter(opening: Opening) -> (Control, Seat) {
     let live = Rc::new(Live::default());
-    let seat = live.enter(opening(console));
+    let seat = live.enter(opening);
     let deadline = Instant::now() + Duration::from_secs(8 * 3600);
     (Control { entry: seat.entry.clone(), deadline, pulse: Pulse::new(INTERVAL) }, seat)
 }

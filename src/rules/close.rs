@@ -16,6 +16,8 @@ pub enum End {
     ProxyStops,
     /// The session's time is over, or it was ended.
     SessionEnded,
+    /// What the client does is not within its rights; why, in words.
+    Denied(String),
     /// Somebody took the console over; who, in words.
     TakenOver(String),
     /// No answer to two pings, or no byte taken for as long.
@@ -37,6 +39,7 @@ impl End {
             Self::GuestStopped => (1001, "the guest has stopped".to_owned()),
             Self::ProxyStops => (1001, "the console proxy is stopping".to_owned()),
             Self::SessionEnded => (4401, "the session has ended: get another ticket".to_owned()),
+            Self::Denied(why) => (4403, why.clone()),
             Self::ClientLost => (4408, "two pings were not answered".to_owned()),
             Self::TakenOver(by) => (4409, format!("{by} took this console over")),
             Self::BackendGone(why) => (4502, why.clone()),

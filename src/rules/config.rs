@@ -198,11 +198,22 @@ pub struct Vnc {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpiceWebsocket {
-    /// spice-server 0.14.3 and later answers websocket on its ordinary port.
+    /// spice-server 0.14.3 and later answers websocket on its ordinary port; an older one is bridged.
+    #[default]
     Use,
     /// The raw port is bridged.
-    #[default]
     Bridge,
+}
+
+/// What becomes of the client that has a SPICE display when another one comes: spice-server serves one at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpiceViewers {
+    /// The one who comes ends the other's session.
+    #[default]
+    TakeOver,
+    /// The one who comes is refused.
+    Refuse,
 }
 
 /// SPICE displays.
@@ -211,6 +222,8 @@ pub enum SpiceWebsocket {
 pub struct Spice {
     /// Whether spice-server's own websocket is used.
     pub websocket: SpiceWebsocket,
+    /// Several who come.
+    pub viewers: SpiceViewers,
 }
 
 /// What is recorded of text consoles, and for how long it is kept.
@@ -646,7 +659,7 @@ mod tests {
             ("proxy", 8),
             ("record", 6),
             ("serial", 7),
-            ("spice", 1),
+            ("spice", 2),
             ("tls", 2),
             ("vnc", 1),
             ("web", 2),

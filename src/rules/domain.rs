@@ -85,6 +85,8 @@ pub struct Display {
     pub port: Option<u16>,
     /// SPICE's TLS port, likewise.
     pub tls_port: Option<u16>,
+    /// Whether SPICE channels that every client opens are served on the TLS port alone, on the plain one alone.
+    pub only: Only,
     /// `websocket` as written: -1 means "one that libvirt chooses".
     pub websocket: Option<i32>,
 }
@@ -96,6 +98,15 @@ pub enum DisplayKind {
     Vnc,
     /// `<graphics type='spice'>`.
     Spice,
+}
+
+/// SPICE channels that are bound to one of its two ports (`defaultMode`, `<channel mode=.../>`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// There is one for the TLS port alone.
+    pub tls: bool,
+    /// There is one for the plain port alone.
+    pub plain: bool,
 }
 
 /// Where a display listens.
@@ -264,8 +275,19 @@ fn display(node: Node<'_>) -> Option<Display> {
         listen: place,
         port: port("port"),
         tls_port: port("tlsPort"),
+        only: bound_channels(node),
         websocket: node.attribute("websocket").and_then(|port| port.parse().ok()).filter(|port| *port != 0),
     })
+}
+
+fn bound_channels(graphics: Node<'_>) -> Only {
+    let of_channel = |name| {
+        let named = graphics.children().find(|node| node.is("channel") && node.attribute("name") == Some(name));
+        named.and_then(|node| node.attribute("mode")).or(graphics.attribute("defaultMode"))
+    };
+    // Without sound, say, a client still works.
+    let modes = ["main", "display", "inputs", "cursor"].map(of_channel);
+    Only { tls: modes.contains(&Some("secure")), plain: modes.contains(&Some("insecure")) }
 }
 
 fn notes(metadata: Node<'_>) -> Notes {

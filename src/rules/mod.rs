@@ -21,6 +21,7 @@ pub mod qemu_conf;
 pub mod reach;
 pub mod recording;
 pub mod request;
+pub mod rfb;
 pub mod ring;
 pub mod route;
 pub mod session;

@@ -9,6 +9,8 @@ pub struct QemuConf {
     pub vnc_tls_verify: bool,
     /// Where VNC's certificates are.
     pub vnc_cert_folder: String,
+    /// Where SPICE's certificates are: the first of these folders that there is.
+    pub spice_cert_folders: Vec<String>,
     /// Where displays listen that name no address.
     pub vnc_listen: String,
 }
@@ -31,6 +33,13 @@ impl QemuConf {
             vnc_tls: on("vnc_tls"),
             vnc_tls_verify: value("vnc_tls_x509_verify")
                 .map_or_else(|| on("default_tls_x509_verify"), |value| value == "1"),
+            spice_cert_folders: value("spice_tls_x509_cert_dir").map_or_else(
+                || {
+                    let default = default_folder.clone().unwrap_or_else(|| "/etc/pki/qemu".to_owned());
+                    vec!["/etc/pki/libvirt-spice".to_owned(), default]
+                },
+                |own| vec![own],
+            ),
             vnc_cert_folder: value("vnc_tls_x509_cert_dir")
                 .or(default_folder)
                 .unwrap_or_else(|| "/etc/pki/libvirt-vnc".to_owned()),
@@ -49,6 +58,7 @@ mod tests {
             vnc_tls: false,
             vnc_tls_verify: false,
             vnc_cert_folder: "/etc/pki/libvirt-vnc".into(),
+            spice_cert_folders: vec!["/etc/pki/libvirt-spice".into(), "/etc/pki/qemu".into()],
             vnc_listen: "127.0.0.1".into(),
         };
         assert_eq!(conf, defaults);
@@ -59,8 +69,12 @@ mod tests {
             vnc_tls: true,
             vnc_tls_verify: true,
             vnc_cert_folder: "/etc/pki/qemu".into(),
+            spice_cert_folders: vec!["/etc/pki/libvirt-spice".into(), "/etc/pki/qemu".into()],
             vnc_listen: "0.0.0.0".into(),
         };
         assert_eq!(conf, changed);
+        let folders = |text| QemuConf::parse(text).spice_cert_folders;
+        assert_eq!(folders("default_tls_x509_cert_dir = \"/x\""), ["/etc/pki/libvirt-spice", "/x"]);
+        assert_eq!(folders("default_tls_x509_cert_dir = \"/x\"\nspice_tls_x509_cert_dir = \"/s\""), ["/s"]);
     }
 }

@@ -9,6 +9,15 @@ use super::log;
 use super::ports::Slot;
 use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
 
+/// How this host's displays speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// VNC.
+    pub vnc: VncTls,
+    /// The certificates (PEM) that the chain of SPICE's TLS ports must end in, or why there are none.
+    pub spice: Result<String, String>,
+}
+
 /// What QEMU's `vnc_tls` setting means for displays: the host's, from libvirt's qemu.conf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum VncTls {
@@ -26,7 +35,7 @@ pub enum VncTls {
 /// A loopback port of this project's own range is published only if it is that of the guest's slot:
 /// a copied definition carries another guest's.
 #[must_use]
-pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now: u64) -> Option<Route> {
+pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) -> Option<Route> {
     let (port, serial_port) = config.ports(slot)?;
     let mut route = Route {
         version: VERSION,
@@ -40,8 +49,8 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
     };
     for display in &domain.displays {
         match display.kind {
-            DisplayKind::Vnc => add(&mut route, Console::Vnc, vnc(display, config, vnc_tls)),
-            DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config)),
+            DisplayKind::Vnc => add(&mut route, Console::Vnc, vnc(display, config, &tls.vnc)),
+            DisplayKind::Spice => add(&mut route, Console::Spice, spice(display, config, &tls.spice)),
         }
     }
     let serials = domain.serials.iter().map(|serial| (Console::Serial(serial.port.unwrap_or(0)), serial));
@@ -60,6 +69,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
     Some(route)
 }
 
+/// The raw stream, the websocket, and the certificates for both where they speak TLS.
 type Found = Result<(Option<Backend>, Option<Backend>, Option<String>), String>;
 
 fn add(route: &mut Route, console: Console, found: Found) {
@@ -69,8 +79,19 @@ fn add(route: &mut Route, console: Console, found: Found) {
         return;
     }
     match found {
-        Ok((raw, websocket, websocket_ca)) => {
-            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false, log: None, added: false });
+        Ok((raw, websocket, ca)) => {
+            let of = |part: &Option<Backend>| part.as_ref().and(ca.clone());
+            let (raw_ca, websocket_ca) = (of(&raw), of(&websocket));
+            route.consoles.push(Way {
+                console,
+                raw,
+                websocket,
+                websocket_ca,
+                raw_ca,
+                guarded: false,
+                log: None,
+                added: false,
+            });
         }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }
@@ -101,22 +122,30 @@ fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
     }
 }
 
-fn spice(display: &Display, config: &Config) -> Found {
+/// A SPICE client opens all of its channels on one path, so one of the two ports has to serve them all: the TLS port
+/// where a channel is bound to it, or where there is no other, and otherwise the plain one, which is on loopback.
+fn spice(display: &Display, config: &Config, ca: &Result<String, String>) -> Found {
     let address = match &display.listen {
         Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
         Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
         Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
-    let Some(port) = display.port else {
-        return Err(match display.tls_port {
-            Some(_) => "it has a TLS port alone, which is not served yet".to_owned(),
-            None => "it has no port".to_owned(),
-        });
+    let only = display.only;
+    if only.tls && only.plain {
+        return Err("some of its channels are secure and others insecure: give them all one mode".to_owned());
+    }
+    let (plain, tls) = (display.port.filter(|_| !only.tls), display.tls_port.filter(|_| !only.plain));
+    let (port, ca) = match (plain, tls) {
+        (Some(port), _) => (port, None),
+        (None, Some(port)) => (port, Some(ca.clone().map_err(|why| format!("it speaks TLS, and {why}"))?)),
+        (None, None) if only.tls => return Err("its channels are secure and it has no TLS port".to_owned()),
+        (None, None) if only.plain => return Err("its channels are insecure and it has no plain port".to_owned()),
+        (None, None) => return Err("it has no port".to_owned()),
     };
     let raw = Backend::Tcp(address, port);
     let websocket = (config.spice.websocket == SpiceWebsocket::Use).then(|| raw.clone());
-    Ok((Some(raw), websocket, None))
+    Ok((Some(raw), websocket, ca))
 }
 
 fn unix_display(path: Option<&str>) -> Found {
@@ -168,7 +197,12 @@ mod tests {
     use super::*;
     use crate::rules::route::Reached;
 
-    fn reach(devices: &str, config: &Config, tls: &VncTls) -> Route {
+    /// No TLS for VNC, and an authority for SPICE.
+    fn tls() -> Tls {
+        Tls { vnc: VncTls::Off, spice: Ok("SPICE".into()) }
+    }
+
+    fn reach(devices: &str, config: &Config, tls: &Tls) -> Route {
         let text = format!(
             "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><devices>{devices}</devices></domain>"
         );
@@ -207,8 +241,9 @@ mod tests {
             (vnc("port='-1' websocket='-1'", &address("127.0.0.1")), "vnc!"),
             (vnc("", "<listen type='none'/>"), "vnc!"),
             (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[unix:/run/v]"),
-            ("<graphics type='spice' port='5901'/>".into(), "spice=bridged[tcp:127.0.0.1:5901]"),
-            ("<graphics type='spice' tlsPort='5901'/>".into(), "spice!"),
+            ("<graphics type='spice' port='5901'/>".into(), "spice=native[tcp:127.0.0.1:5901]"),
+            ("<graphics type='spice' autoport='yes'/>".into(), "spice!"),
+            ("<graphics type='spice'><listen type='socket' socket='/run/s'/></graphics>".into(), "spice=bridged[unix:/run/s]"),
             ("<graphics type='sdl'/>".into(), ""),
             ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial>".into(), "serial/0=pty[pty:/dev/pts/3]"),
             ("<serial type='pty'><source path='/dev/tty1'/><target port='0'/></serial>".into(), "serial/0!"),
@@ -219,7 +254,7 @@ mod tests {
             ("<console type='pty'><source path='/dev/pts/9'/><target type='virtio' port='1'/></console>".into(), "console/1=pty[pty:/dev/pts/9]"),
             ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial><console type='pty'><source path='/dev/pts/3'/><target type='serial' port='0'/></console>".into(), "serial/0=pty[pty:/dev/pts/3]"),
         ] {
-            assert_eq!(table(&reach(&devices, &Config::default(), &VncTls::Off)), expected, "{devices}");
+            assert_eq!(table(&reach(&devices, &Config::default(), &tls())), expected, "{devices}");
         }
     }
 
@@ -227,21 +262,63 @@ mod tests {
     fn configuration_and_tls_decide_between_native_and_bridged() {
         let both = "<graphics type='vnc' port='5900' websocket='5700'/><graphics type='spice' port='5901'/>";
         let with = |text: &str| Config::parse([("t", text)]).unwrap();
-        let off = VncTls::Off;
+        let off = tls();
         assert_eq!(
             table(&reach(both, &with("[vnc]\nwebsocket=\"bridge\""), &off)),
-            "vnc=bridged[tcp:127.0.0.1:5900] spice=bridged[tcp:127.0.0.1:5901]"
+            "vnc=bridged[tcp:127.0.0.1:5900] spice=native[tcp:127.0.0.1:5901]"
         );
         assert_eq!(
-            table(&reach(both, &with("[spice]\nwebsocket=\"use\""), &off)),
-            "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]"
+            table(&reach(both, &with("[spice]\nwebsocket=\"bridge\""), &off)),
+            "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]"
         );
-        let server = VncTls::Server("PEM".into());
+        let server = Tls { vnc: VncTls::Server("PEM".into()), ..tls() };
         let route = reach(both, &Config::default(), &server);
-        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]");
+        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]");
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
         assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+    }
+
+    #[test]
+    fn spice_is_served_on_the_port_that_takes_all_of_its_channels() {
+        let graphics =
+            |attributes: &str, channels: &str| format!("<graphics type='spice' {attributes}>{channels}</graphics>");
+        let channel = |name: &str, mode: &str| format!("<channel name='{name}' mode='{mode}'/>");
+        let both = "port='5901' tlsPort='5902'";
+        for (attributes, channels, expected) in [
+            ("port='5901'", String::new(), "5901 plain"),
+            ("tlsPort='5902'", String::new(), "5902 tls"),
+            ("port='-1' tlsPort='5902' defaultMode='secure'", String::new(), "5902 tls"),
+            (both, String::new(), "5901 plain"),
+            (&format!("{both} defaultMode='any'"), String::new(), "5901 plain"),
+            (&format!("{both} defaultMode='secure'"), String::new(), "5902 tls"),
+            (&format!("{both} defaultMode='insecure'"), String::new(), "5901 plain"),
+            (both, channel("main", "secure"), "5902 tls"),
+            (both, channel("inputs", "insecure"), "5901 plain"),
+            (both, channel("playback", "secure"), "5901 plain"),
+            (both, channel("main", "secure") + &channel("cursor", "insecure"), "some of its channels"),
+            (&format!("{both} defaultMode='secure'"), channel("display", "insecure"), "some of its channels"),
+            (&format!("{both} defaultMode='insecure'"), channel("display", "secure"), "some of its channels"),
+            ("port='5901'", channel("main", "secure"), "its channels are secure and it has no TLS port"),
+            ("tlsPort='5902'", channel("main", "insecure"), "its channels are insecure and it has no plain port"),
+            ("", String::new(), "it has no port"),
+        ] {
+            let route = reach(&graphics(attributes, &channels), &Config::default(), &tls());
+            let found = match route.way(Console::Spice) {
+                Some(way) => {
+                    let how = if way.raw_ca.is_some() { "tls" } else { "plain" };
+                    assert_eq!((&way.raw, &way.raw_ca), (&way.websocket, &way.websocket_ca), "{attributes}");
+                    assert_eq!(way.raw_ca.as_deref().unwrap_or("SPICE"), "SPICE");
+                    format!("{} {how}", way.raw.as_ref().unwrap().to_string().rsplit(':').next().unwrap())
+                }
+                None => route.unreachable[0].reason.clone(),
+            };
+            assert!(found.starts_with(expected), "{attributes} {channels}: {found}");
+        }
+        let no_ca = Tls { spice: Err("/x/ca-cert.pem does not exist".into()), ..tls() };
+        let route = reach(&graphics("tlsPort='5902'", ""), &Config::default(), &no_ca);
+        assert_eq!(route.unreachable[0].reason, "it speaks TLS, and /x/ca-cert.pem does not exist");
+        assert!(reach(&graphics(both, ""), &Config::default(), &no_ca).unreachable.is_empty(), "it is not needed here");
     }
 
     #[test]
@@ -251,7 +328,7 @@ mod tests {
                 "<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata>{note}</metadata>\
                  <devices><graphics type='vnc' port='5900' websocket='5700'/></devices></domain>"
             );
-            route(&Domain::parse(&text).unwrap(), 4, &Config::default(), &VncTls::Off, 0).unwrap().consoles[0].guarded
+            route(&Domain::parse(&text).unwrap(), 4, &Config::default(), &tls(), 0).unwrap().consoles[0].guarded
         };
         let namespace = crate::rules::domain::WIRING_NAMESPACE;
         assert!(guest(&format!("<c:wired xmlns:c='{namespace}' websocket='added'/>")));
@@ -268,7 +345,7 @@ mod tests {
             )
         };
         let devices = serial(0, "serial0") + &serial(1, crate::rules::domain::ALIAS);
-        let route = reach(&devices, &Config::default(), &VncTls::Off);
+        let route = reach(&devices, &Config::default(), &tls());
         assert_eq!(route.consoles.iter().map(|way| way.added).collect::<Vec<_>>(), [false, true]);
     }
 
@@ -276,6 +353,6 @@ mod tests {
     fn a_slot_outside_the_ranges_has_no_route() {
         let domain =
             Domain::parse("<domain><name>g</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid></domain>").unwrap();
-        assert!(route(&domain, 1000, &Config::default(), &VncTls::Off, 0).is_none());
+        assert!(route(&domain, 1000, &Config::default(), &tls(), 0).is_none());
     }
 }

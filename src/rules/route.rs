@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid, printable};
+use super::ticket::Mode;
 
 /// The form that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -74,6 +75,9 @@ pub struct Way {
     /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket_ca: Option<String>,
+    /// The raw stream is within TLS; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_ca: Option<String>,
     /// The file in which libvirt keeps what the console says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -243,6 +247,23 @@ impl Way {
         }
     }
 
+    /// Why a person in that mode cannot open the console, in words; `None` where they can. Who only looks on is
+    /// served where the proxy can read what the client sends and pass on what shows and does nothing
+    /// (`rules::rfb`): text consoles, and VNC whose raw stream is plain RFB.
+    #[must_use]
+    pub fn refused_for(&self, mode: Mode) -> Option<String> {
+        let why = match (mode, self.console) {
+            (Mode::Control, _) | (Mode::View, Console::Serial(_) | Console::Console(_)) => return None,
+            (Mode::View, Console::Spice) => "SPICE has no view-only way that the proxy could enforce",
+            (Mode::View, Console::Vnc) if self.raw.is_some() && self.raw_ca.is_none() => return None,
+            (Mode::View, Console::Vnc) if self.websocket_ca.is_some() || self.raw_ca.is_some() => {
+                "it speaks TLS (vnc_tls in qemu.conf), so the proxy cannot read and filter what a client sends"
+            }
+            (Mode::View, Console::Vnc) => "it has a websocket of its own alone, whose input the proxy does not filter",
+        };
+        Some(format!("{} cannot be opened view-only: {why}", self.console))
+    }
+
     /// The backend that such a session connects to.
     #[must_use]
     pub fn backend(&self) -> Option<&Backend> {
@@ -341,6 +362,7 @@ mod tests {
                     raw: "tcp:127.0.0.1:5900".parse().ok(),
                     websocket: "tcp:[::1]:5700".parse().ok(),
                     websocket_ca: None,
+                    raw_ca: None,
                     guarded: false,
                     log: None,
                     added: false,
@@ -350,6 +372,7 @@ mod tests {
                     raw: "pty:/dev/pts/3".parse().ok(),
                     websocket: None,
                     websocket_ca: None,
+                    raw_ca: None,
                     guarded: false,
                     log: Some("/var/log/x".into()),
                     added: true,
@@ -361,6 +384,29 @@ mod tests {
         assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3", &log_place("/var/log/x")]);
         assert_eq!(route.way(Console::Vnc).unwrap().reached(), Reached::Native);
         assert_eq!(route.way(Console::Serial(0)).unwrap().reached(), Reached::Pty);
+    }
+
+    #[test]
+    fn who_only_looks_on_opens_what_can_be_filtered_and_hears_why_not_otherwise() {
+        let way =
+            |console: &str, more: &str| -> Way { toml::from_str(&format!("console=\"{console}\"\n{more}")).unwrap() };
+        let (raw, websocket) = ("raw=\"tcp:127.0.0.1:1\"\n", "websocket=\"tcp:127.0.0.1:2\"\n");
+        for (way, why) in [
+            (way("serial/0", raw), None),
+            (way("console/1", raw), None),
+            (way("vnc", raw), None),
+            (way("vnc", &format!("{raw}{websocket}")), None),
+            (way("vnc", &format!("{websocket}websocket-ca=\"PEM\"")), Some("it speaks TLS (vnc_tls in qemu.conf)")),
+            (way("vnc", websocket), Some("it has a websocket of its own alone")),
+            (way("spice", raw), Some("SPICE has no view-only way")),
+        ] {
+            let refused = way.refused_for(Mode::View);
+            match why {
+                None => assert_eq!(refused, None, "{way:?}"),
+                Some(why) => assert!(refused.as_ref().is_some_and(|words| words.contains(why)), "{refused:?}"),
+            }
+            assert_eq!(way.refused_for(Mode::Control), None, "{way:?}");
+        }
     }
 
     #[test]

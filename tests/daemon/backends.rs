@@ -177,15 +177,25 @@ impl Backend {
 
     /// [`Self::websocket`] over TLS, with a certificate for these names.
     pub fn websocket_tls(keys: &TlsKeys, names: &[&str]) -> Self {
+        Self::tls(keys, names, |stream| {
+            accept_websocket(stream)?;
+            loop {
+                let frame = read_frame(stream)?;
+                stream.write_all(&crate::client::frame(frame.first, None, &frame.payload))?;
+            }
+        })
+    }
+
+    /// Speaks TLS, with a certificate for these names, and then does this.
+    pub fn tls(
+        keys: &TlsKeys,
+        names: &[&str],
+        talk: impl Fn(&mut Stream<ServerConnection, Conversation>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let config = keys.server(names);
         Self::serve(move |conversation| {
             let mut tls = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-            let mut stream = Stream::new(&mut tls, conversation);
-            accept_websocket(&mut stream)?;
-            loop {
-                let frame = read_frame(&mut stream)?;
-                stream.write_all(&crate::client::frame(frame.first, None, &frame.payload))?;
-            }
+            talk(&mut Stream::new(&mut tls, conversation))
         })
     }
 

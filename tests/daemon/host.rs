@@ -91,6 +91,12 @@ impl Host {
         self.native(console, place)
     }
 
+    /// A console whose raw bytes are within TLS.
+    pub fn raw_tls(mut self, console: &str, place: &Place, ca: &str) -> Self {
+        self.way(console).raw_ca = Some(ca.to_owned());
+        self.raw(console, place)
+    }
+
     fn way(&mut self, console: &str) -> &mut Way {
         let console: Console = console.parse().unwrap();
         let at = self.route.consoles.iter().position(|way| way.console == console).unwrap_or_else(|| {

@@ -31,4 +31,6 @@ mod replay;
 mod requests;
 mod serial;
 mod sessions;
+mod spice;
 mod tickets;
+mod view;

@@ -394,6 +394,11 @@ impl Definition {
         self.with("--spice")
     }
 
+    /// SPICE on a TLS port alone.
+    pub fn with_secure_spice(self) -> Self {
+        self.with("--spice-secure")
+    }
+
     pub fn with_uuid(self, uuid: &str) -> Self {
         self.with(&format!("--uuid {uuid}"))
     }

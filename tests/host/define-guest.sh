@@ -1,6 +1,6 @@
 #!/bin/bash
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
-#   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--pty]... [--tcp PORT]...
+#   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--spice-secure] [--pty]... [--tcp PORT]...
 #       [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
 # Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
@@ -20,6 +20,7 @@ while [ $# -gt 0 ]; do
 	--vnc-websocket) vnc="autoport='yes' websocket='-1'" ;;
 	--vnc-listen) listen=$2; shift ;;
 	--spice) devices+="<graphics type='spice' autoport='yes'><listen type='address' address='127.0.0.1'/></graphics>" ;;
+	--spice-secure) devices+="<graphics type='spice' autoport='yes' defaultMode='secure'><listen type='address' address='127.0.0.1'/></graphics>" ;;
 	--pty) serial pty '' ;;
 	--tcp) serial tcp "<source mode='bind' host='127.0.0.1' service='$2' tls='no'/><protocol type='raw'/>"; shift ;;
 	--unix) serial unix "<source mode='bind' path='$2'/>"; shift ;;
