@@ -15,6 +15,8 @@ WEB_SOURCES = $(shell find web \( -name node_modules -o -path web/dist \) -prune
 WEB_BUILT = $(CARGO_TARGET_DIR)/web.stamp
 # Which end-to-end tests: make e2e TESTS='hook units'
 TESTS ?=
+# Which of the browser's tests: make browser FILES='serial entry'
+FILES ?=
 
 # Write counts instead of checking them: make callgrind RECORD=1
 RECORD ?=
@@ -24,7 +26,7 @@ PART ?= tools
 ROUNDS ?= 5
 BENCH_OPTIONS ?=
 
-.PHONY: help demo test e2e unit callgrind bench web again deb rpm binaries install needs clean
+.PHONY: help demo test e2e unit page browser callgrind bench web again deb rpm binaries install needs clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -34,11 +36,16 @@ demo: needs deb
 	@tests/host/demo.sh $(DEB)
 
 ## make test               all tests, end-to-end ones included
-test: needs deb rpm unit callgrind e2e
+test: needs deb rpm unit page callgrind e2e browser
 
 unit:
 	@echo "test: unit and integration tests"
 	@$(CARGO) test --quiet --features e2e --lib $(UNIT_TESTS:%=--test %)
+
+# The page's own logic.
+page: web
+	@echo "test: the page's own logic"
+	@cd web && npm run --silent test
 
 ## make callgrind          instructions of the way of the bytes against tests/instructions.txt; RECORD=1 writes it
 callgrind: needs binaries
@@ -50,6 +57,11 @@ e2e: needs deb rpm
 	@echo "test: the packages"
 	@$(CARGO) test --quiet --features e2e --test packages
 	@tests/host/e2e.sh $(DEB) $(TESTS)
+
+## make browser [FILES=NAME]   the page in a real browser, in a scratch host; screenshots in target/browser
+browser: needs deb
+	@echo "test: the page in a browser"
+	@tests/host/browser.sh $(DEB) $(FILES)
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
 ##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=all]   less, or more; docs/benchmarks.md has the names

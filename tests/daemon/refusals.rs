@@ -153,12 +153,3 @@ fn who_does_not_hear_its_refusal_is_not_waited_for() {
         deaf.iter_mut().all(|ws| ws.client.try_send(&crate::client::frame(0x82, Some([0; 4]), b"x")).is_err())
     });
 }
-
-#[test]
-fn the_tabs_of_a_session_are_clients_of_their_own_and_the_sockets_of_one_are_not() {
-    let proxy = Proxy::activated(Host::new().raw("spice", &Backend::echo()).config("[proxy]\nmax-viewers = 1\n"));
-    let ticket = proxy.ticket();
-    let open = |client: &str| proxy.try_open(&format!("/spice?token={ticket}&client={client}"), &[]);
-    let _sockets = [open("tab-1").unwrap(), open("tab-1").unwrap()];
-    assert_eq!(open("tab-2").err().unwrap().status, 429);
-}

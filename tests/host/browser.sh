@@ -27,6 +27,7 @@ rm -rf "$out"
 say "booting a scratch host"
 boot
 put_guest
+host put "${CARGO_TARGET_DIR:-$repository/target}/bench/tools/bin/websocat" /usr/local/bin/websocat
 say "installing the package in it"
 install_package "$deb"
 say "running the tests"

@@ -35,6 +35,8 @@ if [ "$what" = test ]; then
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
 	# What stands in front of guests' proxies in a scratch host; nothing of it is to run on this machine.
 	packages+=' nginx-light haproxy caddy'
+	# A browser, and other people's clients; what building websocat takes.
+	packages+=' chromium fonts-dejavu-core novnc spice-html5 python3-websockets curl openssl libssl-dev'
 elif [ "$what" = bench ]; then
 	# Peers and yardsticks; what building websocat takes, which Debian 12 has not; a guest with a screen.
 	packages+=' websockify haproxy socat systemd openssl libssl-dev qemu-system-x86 busybox-static cpio'
@@ -56,22 +58,22 @@ if ! command -v cargo >/dev/null; then
 	echo "install-needs: Rust 1.88 or later is needed (rustup brings it); Debian 12's own is too old" >&2
 	exit 1
 fi
-if [ "$what" = bench ]; then
-	# Built for speed, as its users have it. With newer dependencies than it was released with: those no longer build.
-	target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../../target}
-	[ -x "$target/bench/tools/bin/websocat" ] && exit 0
+target=${CARGO_TARGET_DIR:-$(dirname "$(readlink -f "$0")")/../../target}
+# A client in the browser's tests, a peer in the benchmark, which Debian 12 has not. Built for speed, as its users have
+# it; with newer dependencies than it was released with: those no longer build.
+if [ "$what" != build ] && [ ! -x "$target/bench/tools/bin/websocat" ]; then
 	echo "install-needs: building websocat (a minute, once)" >&2
 	mkdir -p "$target/bench/tools"
 	CARGO_TARGET_DIR=$target/bench/tools/build cargo install --quiet --version 1.14.0 --root "$target/bench/tools" websocat
 	rm -rf "$target/bench/tools/build"
-	exit 0
 fi
+[ "$what" != bench ] || exit 0
 # Packaging tools: built for a short build, not for speed.
 tool() { # NAME VERSION
 	command -v "$1" >/dev/null && return
 	echo "install-needs: building $1 (some minutes, once)" >&2
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
-		CARGO_TARGET_DIR=$(dirname "$(readlink -f "$0")")/../../target/tools cargo install --quiet --locked --version "$2" "$1"
+		CARGO_TARGET_DIR=$target/tools cargo install --quiet --locked --version "$2" "$1"
 }
 tool cargo-deb ^3.8
 tool cargo-generate-rpm ^0.21

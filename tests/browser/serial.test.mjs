@@ -1,0 +1,179 @@
+// Text consoles in the page.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { PHONE, Person, closeBrowser } from './browser.mjs';
+import { Configured, Guest, figure, sh, sleep, until } from './host.mjs';
+
+let guest;
+
+before(async () => {
+    guest = new Guest('serial', '--pty --pty --vnc').start();
+    await guest.waitForShell();
+});
+
+after(async () => {
+    guest.remove();
+    await closeBrowser();
+});
+
+/** Types a command whose output holds a word that the command does not, and waits for that word. */
+async function runs(person, word) {
+    await until(`${word} to be echoed`, async () => {
+        await person.type(`echo ${word}-$((1+1))\n`);
+        await sleep(300);
+        return (await person.terminal()).includes(`${word}-2`);
+    });
+}
+
+test('a command typed in the terminal runs, before and after the guest\'s own reboot', async () => {
+    const person = await Person.with();
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    await runs(person, 'before');
+    await person.shot('serial-desktop');
+    await person.isAccessible('a terminal, connected');
+    const boots = (await person.terminal()).split('console-proxy test guest serial on ttyS0').length;
+    await person.type('reboot -f\n');
+    await until('the guest to boot again', async () => (await person.terminal()).split('console-proxy test guest serial on ttyS0').length > boots, 60_000);
+    await person.sees('connected', 'serial/0');
+    await runs(person, 'after');
+    await person.close();
+});
+
+test('libvirtd\'s restart cuts no console', async () => {
+    const person = await Person.with();
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    sh('systemctl restart libvirtd; for i in $(seq 100); do virsh list >/dev/null && break; sleep 0.2; done');
+    await runs(person, 'restarted');
+    await person.close();
+});
+
+test('a guest that is switched off and on again is waited for, and the terminal goes on', async () => {
+    const person = await Person.with();
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    await runs(person, 'first');
+    guest.destroy();
+    await person.sees('guest-off', 'serial/0');
+    assert.match(await person.text(), /guest is off/i);
+    guest.start();
+    await person.sees('connected', 'serial/0', 60_000);
+    await guest.waitForShell();
+    await runs(person, 'second');
+    assert.match(await person.terminal(), /first-2/, 'what was shown before is still there');
+    await person.close();
+});
+
+test('who may only look on sees what others type, and types nothing', async () => {
+    const [looking, typing] = [await Person.with(), await Person.with()];
+    await looking.open(await guest.url('--view', '#serial/0'));
+    await looking.sees('connected', 'serial/0');
+    await typing.open(await guest.url('', '#serial/0'));
+    await typing.sees('connected', 'serial/0');
+    await runs(typing, 'shown');
+    await until('the other one to see it', async () => (await looking.terminal()).includes('shown-2'));
+    await looking.type('echo looking-$((1+1))\n');
+    await runs(typing, 'afterwards');
+    assert.ok(!(await typing.terminal()).includes('looking'), 'nothing of it reached the guest');
+    await looking.shot('view-only-serial');
+    await looking.close();
+    await typing.close();
+});
+
+test('with take-over the one before is told who took the port, and can take it back', async () => {
+    const configured = new Configured('[serial]\nviewers = "take-over"\n');
+    const [first, second] = [await Person.with(), await Person.with()];
+    try {
+        await first.open(await guest.url('--user ann', '#serial/0'));
+        await first.sees('connected', 'serial/0');
+        await second.open(await guest.url('--user bob', '#serial/0'));
+        await second.sees('connected', 'serial/0');
+        await first.sees('taken-over', 'serial/0');
+        assert.match(await first.text(), /bob from/);
+        await first.page.getByRole('button', { name: 'Take it back' }).click();
+        await first.sees('connected', 'serial/0');
+        await second.sees('taken-over', 'serial/0');
+        assert.match(await second.text(), /ann from/);
+    } finally {
+        configured.remove();
+        await first.close();
+        await second.close();
+    }
+});
+
+test('with refuse the second one is told who has it', async () => {
+    const configured = new Configured('[serial]\nviewers = "refuse"\n');
+    const [first, second] = [await Person.with(), await Person.with()];
+    try {
+        await first.open(await guest.url('--user ann', '#serial/0'));
+        await first.sees('connected', 'serial/0');
+        await second.open(await guest.url('--user bob', '#serial/0'));
+        await second.sees('busy', 'serial/0');
+        assert.match(await second.text(), /ann/);
+        await second.shot('state-busy');
+        await second.isAccessible('a console that is busy');
+    } finally {
+        configured.remove();
+        await first.close();
+        await second.close();
+    }
+});
+
+test('a console whose backend cannot be opened says why, and is opened when it can be', async () => {
+    const person = await Person.with();
+    // A lock of somebody who lives, as virsh console would leave it.
+    const pty = sh(`virsh ttyconsole ${guest.uuid} | sed 's:/dev/pts/:pts_:'`);
+    sh(`printf '%10d\\n' 1 >/var/lock/LCK..${pty}`);
+    await person.open(await guest.url('', '#serial/0'));
+    await until('it to say that the port is held', async () => ['busy', 'unreachable'].includes(await person.state()));
+    assert.match(await person.text(), /lock/i);
+    await person.shot('state-unreachable');
+    sh(`rm /var/lock/LCK..${pty}`);
+    const again = person.page.getByRole('button', { name: /Try (again|now)/ });
+    if (await again.isVisible()) await again.click();
+    await person.sees('connected', 'serial/0', 60_000);
+    await person.close();
+});
+
+test('the tools: search, text size, terminal size, download, paste', async () => {
+    const person = await Person.with();
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    await runs(person, 'needle');
+    await person.tool('set-size');
+    await until('stty to say so', async () => {
+        await person.type('stty size\n');
+        await sleep(300);
+        return /^\d\d+ \d\d+\s*$/m.test(await person.terminal()) && /stty rows \d+ cols \d+/.test(await person.terminal());
+    });
+    await person.page.evaluate(() => navigator.clipboard.writeText('echo pas$((1+1))ted\n'));
+    await person.focusConsole();
+    await person.page.keyboard.press('Control+Shift+KeyV');
+    await until('what was pasted to run', async () => (await person.terminal()).includes('pas2ted'));
+    await person.close();
+});
+
+test('on a phone', async () => {
+    const person = await Person.with(PHONE);
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    await person.shot('serial-phone');
+    await person.isAccessible('a terminal on a phone');
+    const wide = await person.page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+    assert.equal(wide, false, 'nothing sticks out');
+    await person.close();
+});
+
+test('key to echo in the browser', async () => {
+    const person = await Person.with();
+    await person.open(await guest.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    await runs(person, 'warm');
+    const times = await person.keyToEcho(40);
+    figure('key to echo p50, ms', times[20]);
+    figure('key to echo worst of 40, ms', times[39]);
+    await person.close();
+});

@@ -1,0 +1,33 @@
+// Other people's web sites: small servers in this process, by a name that only the browser knows.
+
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+
+let certificate;
+
+function selfSigned() {
+    certificate ??= (() => {
+        const [key, cert] = ['/tmp/site-key.pem', '/tmp/site-cert.pem'];
+        const subject = ['-subj', '/CN=site', '-days', '2', '-nodes', '-newkey', 'rsa:2048'];
+        execFileSync('openssl', ['req', '-x509', ...subject, '-keyout', key, '-out', cert], { stdio: 'pipe' });
+        return { key: readFileSync(key), cert: readFileSync(cert) };
+    })();
+    return certificate;
+}
+
+/** Serves these bodies, by path, under `https://NAME:PORT`; `close` ends it. */
+export async function site(name, pages) {
+    const server = createServer(selfSigned(), (request, response) => {
+        const body = pages[new URL(request.url, 'https://x').pathname];
+        const type = request.url.endsWith('.js') ? 'text/javascript' : request.url.endsWith('.css') ? 'text/css' : 'text/html';
+        response.writeHead(body === undefined ? 404 : 200, { 'content-type': type });
+        response.end(body ?? '');
+    });
+    await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+    return {
+        pages,
+        origin: `https://${name}:${server.address().port}`,
+        close: () => new Promise((closed) => { server.close(closed); server.closeAllConnections(); }),
+    };
+}
