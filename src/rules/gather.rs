@@ -216,7 +216,7 @@ mod tests {
                 obey(&mut gather, now, &mut waiting, &mut oldest)?;
                 prop_assert!(oldest.is_none_or(|since| now - since <= longest), "held since {oldest:?}, now {now}");
             }
-            for _ in 0..=2 * longest {
+            for _ in 0..=4 * longest {
                 now += 1;
                 obey(&mut gather, now, &mut waiting, &mut oldest)?;
             }
