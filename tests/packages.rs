@@ -82,8 +82,11 @@ fn deb_rpm_and_make_install_bring_the_same_files() {
     for file in ["index.html", "licences.txt"] {
         assert!(deb.contains(&format!("644 /usr/share/console-proxy/web/{file}")), "{deb:#?}");
     }
-    let packed = deb.iter().any(|file| file.contains("/usr/share/console-proxy/web/assets/") && file.ends_with(".js.br"));
-    assert!(packed, "the page's files come packed, too: {deb:#?}");
+    let packed = |file: &String| {
+        file.starts_with("644 /usr/share/console-proxy/web/assets/")
+            && Path::new(file).extension().is_some_and(|end| end == "br")
+    };
+    assert!(deb.iter().any(packed), "the page's files come packed, too: {deb:#?}");
     assert_eq!(deb, of_make_install(), "DEB and make install");
     // Until there is an SELinux policy the RPM keeps the hook out of libvirt's folder.
     let rpm = listed(&run("rpm", &["-qplv", rpm().to_str().unwrap()], false))

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::history::{Break, Place, Position};
 use super::request::BadRequest;
 
-/// The subprotocol of clients that tell text messages from binary ones.
+/// The subprotocol of clients that tell text messages from binary ones, and hear why they are refused from a close
+/// frame. Every console answers it; text messages are of text consoles alone.
 pub const PROTOCOL: &str = "console-proxy.v1";
 
 /// What a client asks for in its query.
