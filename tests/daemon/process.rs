@@ -269,7 +269,7 @@ fn what_it_keeps_of_sessions_is_for_its_own_group_alone() {
     let proxy = Proxy::activated(Host::new().raw("vnc", &Backend::echo()));
     proxy.ask("POST", "/api/session", &[("Authorization", &format!("Bearer {}", proxy.ticket()))]);
     let folder = proxy.guest_folder().join("state/sessions");
-    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o2770);
+    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o770);
     for file in std::fs::read_dir(folder).unwrap().flatten() {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o660);
     }
