@@ -10,6 +10,9 @@ RPM = $(CARGO_TARGET_DIR)/generate-rpm/console-proxy-$(VERSION)-1.$(shell uname 
 # All but those that need release programs, packages or a scratch host. The feature is on for them too: one build serves all.
 UNIT_TESTS = $(filter-out e2e packages instructions,$(basename $(notdir $(wildcard tests/*.rs)) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs)))))
 TOOLS ?=
+# All that the page is made of, but not what is made from it.
+WEB_SOURCES = $(shell find web \( -name node_modules -o -path web/dist \) -prune -o -type f -print 2>/dev/null)
+WEB_BUILT = $(CARGO_TARGET_DIR)/web.stamp
 # Which end-to-end tests: make e2e TESTS='hook units'
 TESTS ?=
 
@@ -21,7 +24,7 @@ PART ?= tools
 ROUNDS ?= 5
 BENCH_OPTIONS ?=
 
-.PHONY: help demo test e2e unit callgrind bench deb rpm binaries install needs clean
+.PHONY: help demo test e2e unit callgrind bench web again deb rpm binaries install needs clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -56,13 +59,23 @@ bench: $(if $(filter guests unit all,$(PART)),needs deb)
 	@$(CARGO) build --quiet --release --bins
 	@benches/run.sh $(PART) $(CARGO_TARGET_DIR) $(DEB) --cases "$(CASES)" --tools "$(TOOLS)" --rounds $(ROUNDS) $(BENCH_OPTIONS)
 
+## make web                the page, in web/dist
+web: $(WEB_BUILT)
+
+# A folder that was removed is made again, too.
+$(WEB_BUILT): $(WEB_SOURCES) $(if $(wildcard web/dist/index.html),,again)
+	@tests/host/install-needs.sh web
+	@echo "web: building the page"
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@mkdir -p $(@D) && touch $@
+
 ## make deb                the Debian package, in target/debian
-deb: binaries
+deb: web binaries
 	@echo "deb: packing $(notdir $(DEB))"
 	@$(CARGO) deb --quiet --no-build --output $(DEB)
 
 ## make rpm                the RPM package, in target/generate-rpm
-rpm: binaries
+rpm: web binaries
 	@echo "rpm: packing $(notdir $(RPM))"
 	@mkdir -p $(dir $(RPM))
 	@packaging/files.sh rpm > $(CARGO_TARGET_DIR)/rpm-files.toml
@@ -78,7 +91,7 @@ binaries:
 	@$(RELEASE)/console-proxy completions fish >$(RELEASE)/completions/console-proxy.fish
 
 ## make install DESTDIR=   the same files, under DESTDIR
-install:
+install: web
 	@test -x $(RELEASE)/console-proxyd || { echo "install: run make binaries first" >&2; exit 1; }
 	@BIN_DIR=$(RELEASE) packaging/files.sh install "$(DESTDIR)/"
 

@@ -1,12 +1,12 @@
 #!/bin/sh
 # The list of installed files, [package.metadata.deb] assets in Cargo.toml, for those who cannot read it there:
-#   files.sh list          MODE SOURCE DESTINATION, a file a line
+#   files.sh list          MODE SOURCE DESTINATION, a file a line; a source that ends in * is the files of a folder
 #   files.sh rpm           the same as TOML for cargo-generate-rpm's --metadata-overwrite=
 #   files.sh install ROOT  copies them under ROOT; binaries from ${BIN_DIR:-target/release}
 set -eu
 cd "$(dirname "$0")/.."
 
-list() {
+entries() {
 	awk -F'"' '
 		/^\[/ { here = ($0 == "[package.metadata.deb]") }
 		here && /^assets = \[/ { inside = 1; next }
@@ -16,11 +16,31 @@ list() {
 	' Cargo.toml
 }
 
-case ${1:?list, rpm or install} in
-list) list ;;
+list() {
+	entries=$(entries)
+	echo "$entries" | while read -r mode source dest; do
+		found=
+		case $source in
+		*\*)
+			for file in $source; do
+				[ -f "$file" ] || continue
+				found=yes
+				echo "$mode $file $dest${file##*/}"
+			done
+			[ "$found" ] || { echo "files.sh: there is no $source: make web builds the page" >&2; exit 1; }
+			;;
+		*) echo "$mode $source $dest" ;;
+		esac
+	done
+}
+
+verb=${1:?list, rpm or install}
+files=$(list)
+case $verb in
+list) echo "$files" ;;
 rpm)
 	echo 'assets = ['
-	list | while read -r mode source dest; do
+	echo "$files" | while read -r mode source dest; do
 		extra=
 		case $dest in
 		# No SELinux policy lets libvirt run it yet: beside the other files, to be put there by hand.
@@ -33,7 +53,7 @@ rpm)
 	echo ']'
 	;;
 install)
-	list | while read -r mode source dest; do
+	echo "$files" | while read -r mode source dest; do
 		case $source in target/release/*) source=${BIN_DIR:-target/release}/${source#target/release/} ;; esac
 		install -D -m "$mode" "$source" "${2:?ROOT}/$dest"
 	done

@@ -79,6 +79,11 @@ fn deb_rpm_and_make_install_bring_the_same_files() {
         |file: String| if file.contains("/usr/share/man/") { file.trim_end_matches(".gz").to_owned() } else { file };
     let deb: BTreeSet<String> = of_the_deb().into_iter().map(plain).collect();
     assert!(deb.contains("755 /etc/libvirt/hooks/qemu.d/console-proxy"), "{deb:#?}");
+    for file in ["index.html", "licences.txt"] {
+        assert!(deb.contains(&format!("644 /usr/share/console-proxy/web/{file}")), "{deb:#?}");
+    }
+    let packed = |file: &String| file.starts_with("644 /usr/share/console-proxy/web/assets/") && file.ends_with(".br");
+    assert!(deb.iter().any(packed), "the page's files come packed, too: {deb:#?}");
     assert_eq!(deb, of_make_install(), "DEB and make install");
     // Until there is an SELinux policy the RPM keeps the hook out of libvirt's folder.
     let rpm = listed(&run("rpm", &["-qplv", rpm().to_str().unwrap()], false))

@@ -24,6 +24,8 @@ use crate::rules::forwarded::Forwarded;
 
 /// The most bytes that a request's head may have; hyper answers 431 beyond.
 const LARGEST_HEAD: usize = 32 << 10;
+/// How long a client may take no byte of an answer. On a slow line the kernel has much of it to send before it takes more.
+const STALLED: Duration = Duration::from_secs(60);
 /// The most bytes of a refusal's words that are read.
 const LARGEST_REFUSAL: usize = 4 << 10;
 
@@ -94,11 +96,24 @@ pub async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 struct Lent {
     client: Option<Client>,
     back: Arc<Mutex<Option<Client>>>,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Lent {
     fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut Client>> {
         self.get_mut().client.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// A client that takes no byte of an answer for too long has lost its connection: nobody has shown a right yet,
+    /// and there is room for a few connections only.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALLED)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -115,11 +130,13 @@ impl AsyncRead for Lent {
 }
 
 impl AsyncWrite for Lent {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.as_mut().stream()?.poll_write(cx, bytes);
+        self.in_time(cx, written)
     }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.as_mut().stream()?.poll_flush(cx);
+        self.in_time(cx, flushed)
     }
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_shutdown(cx)
@@ -204,7 +221,7 @@ where
         async { Ok::<_, Infallible>(response(answering.await)) }
     });
     let back = Arc::new(Mutex::new(None));
-    let lent = Lent { client: Some(client), back: back.clone() };
+    let lent = Lent { client: Some(client), back: back.clone(), stalled: None };
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
@@ -324,4 +341,44 @@ where
     let parts = upgraded.downcast::<TokioIo<S>>().map_err(|_| io::Error::other("the connection is of another kind"))?;
     drop(connection);
     Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{Instant, sleep};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    async fn large(_: Asked) -> Reply {
+        Reply { status: 200, body: vec![b'x'; 10_000].into(), ..Reply::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_answer_is_cut() {
+        let (client, mut browser) = tokio::io::duplex(1000);
+        browser.write_all(REQUEST).await.unwrap();
+        let start = Instant::now();
+        assert!(serve(Client::Memory(client), PATIENCE, large).await.is_err());
+        assert!((STALLED..STALLED + PATIENCE).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_little_at_a_time_gets_all_of_it() {
+        let (client, mut browser) = tokio::io::duplex(1000);
+        browser.write_all(REQUEST).await.unwrap();
+        let reading = async {
+            let (mut got, mut some) = (0, [0; 100]);
+            loop {
+                sleep(STALLED * 9 / 10).await;
+                match browser.read(&mut some).await {
+                    Ok(0) | Err(_) => return got,
+                    Ok(n) => got += n,
+                }
+            }
+        };
+        let (_, got) = tokio::join!(serve(Client::Memory(client), PATIENCE, large), reading);
+        assert!(got > 10_000, "{got}");
+    }
 }

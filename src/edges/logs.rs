@@ -59,6 +59,17 @@ pub fn open(paths: &Paths, path: &str) -> Result<Vec<Numbered>, Refusal> {
     Err(refused(io::Error::other("it is renamed all the time")))
 }
 
+/// How long ago a log was written to; `None` where nothing ever was.
+#[must_use]
+pub fn written(files: Vec<Numbered>) -> Option<Duration> {
+    let is_only_one = files.len() == 1;
+    let (_, current) = files.into_iter().find(|(number, _)| *number == 0)?;
+    let about = fs::File::from(current).metadata().ok()?;
+    let was_written = about.len() > 0 || !is_only_one;
+    // A clock that was set back makes it now.
+    was_written.then(|| about.modified().ok().map(|time| time.elapsed().unwrap_or_default())).flatten()
+}
+
 /// A folder below that of all logs, step by step: openat2(2), which would do all at once, is not there
 /// under systemd's `RestrictSUIDSGID=` (seen: 252).
 fn open_folder(paths: &Paths, below: &str) -> io::Result<OwnedFd> {

@@ -29,4 +29,5 @@ pub mod tls;
 pub mod tty;
 pub mod units;
 pub mod unwired;
+pub mod web;
 pub mod websocket;

@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::guest::Guest;
 use super::identity::{Person, Proof, identify};
 use super::live::Connection;
+use super::page;
 use super::refused::{Refused, plain_headers, refuse};
-use super::session::open_console;
+use super::session::{not_in_mode, open_console};
+use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now;
 use crate::edges::sessions::NoSession;
@@ -17,8 +20,10 @@ use crate::rules::close::End;
 use crate::rules::forwarded::Forwarded;
 use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
-use crate::rules::route::Route;
+use crate::rules::route::{Route, Way};
 use crate::rules::session::Session;
+use crate::rules::ticket::Mode;
+use crate::rules::web::Place;
 
 /// Where a connection comes from.
 #[derive(Clone, Debug)]
@@ -47,17 +52,17 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
     let peer = match peer {
         Peer::Front => match believe(&mut asked) {
             Ok(peer) => peer,
-            Err(refused) => return refused.reply(),
+            Err(refused) => return refuse_console(&guest, connection, &mut asked, refused),
         },
         direct => direct,
     };
-    match decide(guest, &peer, connection, asked).await {
+    match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
         Err(refused) => {
             if matches!(refused.status, 401 | 403) {
                 tracing::info!(peer = %peer, status = refused.status, "refused {peer}: {}", refused.words);
             }
-            refused.reply()
+            refuse_console(&guest, connection, &mut asked, refused)
         }
     }
 }
@@ -69,21 +74,27 @@ fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
     Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
 
-async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked: Asked) -> Result<Reply, Refused> {
-    let endpoint = Endpoint::from_path(&asked.path).ok_or_else(|| refuse(404, "there is nothing at this path"))?;
+async fn decide(
+    guest: Rc<Guest>,
+    peer: &Peer,
+    connection: Rc<Connection>,
+    asked: &mut Asked,
+) -> Result<Reply, Refused> {
     let wrong_method = |allowed: &'static str| {
         let mut refused = refuse(405, format!("this path takes {allowed} alone"));
         refused.headers.push(("allow", allowed.to_owned()));
         refused
     };
+    if let Some(place) = Place::of_path(&asked.path) {
+        let may_ask = matches!(asked.method.as_str(), "GET" | "HEAD");
+        return if may_ask { page::serve(&guest, place, asked) } else { Err(wrong_method("GET, HEAD")) };
+    }
+    let endpoint = Endpoint::from_path(&asked.path).ok_or_else(|| refuse(404, "there is nothing at this path"))?;
     match endpoint {
         Endpoint::Session | Endpoint::Logout if asked.method != "POST" => return Err(wrong_method("POST")),
         Endpoint::Session | Endpoint::Logout => {}
         _ if asked.method != "GET" => return Err(wrong_method("GET")),
         _ => {}
-    }
-    if endpoint == Endpoint::Page {
-        return Ok(page());
     }
     let route = match guest.route() {
         Ok(Some(route)) => route,
@@ -96,38 +107,42 @@ async fn decide(guest: Rc<Guest>, peer: &Peer, connection: Rc<Connection>, asked
     };
     match endpoint {
         Endpoint::Guest => {
-            let person = identify(&guest, &route, &asked)?;
-            Ok(about(&route, &person))
+            let person = identify(&guest, &route, asked)?;
+            Ok(about(&guest, &route, &person).await)
         }
-        Endpoint::Session => buy_session(&guest, &route, &asked),
-        Endpoint::Logout => Ok(log_out(&guest, &route, &asked)?),
-        Endpoint::Page | Endpoint::FirstDisplay | Endpoint::Console(_) => {
+        Endpoint::Session => buy_session(&guest, &route, asked),
+        Endpoint::Logout => Ok(log_out(&guest, &route, asked)?),
+        Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }
     }
 }
 
-/// The page for people who open the port in a browser. It tells nothing of the guest.
-fn page() -> Reply {
-    let mut headers = plain_headers();
-    headers.push(("content-type", "text/html; charset=utf-8".to_owned()));
-    headers.push((
-        "content-security-policy",
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'".to_owned(),
-    ));
-    Reply { status: 200, headers, body: include_str!("page.html").into() }
+/// What there is for this person.
+async fn about(guest: &Guest, route: &Route, person: &Person) -> Reply {
+    let ways = route.consoles.iter().filter(|way| person.may_open(way.console));
+    let consoles = join_all(ways.map(|way| about_console(guest, route, way, person.mode))).await;
+    let session = match &person.proof {
+        Proof::Session(_, session) => json!({"ends": session.ends}),
+        Proof::Ticket(_) | Proof::Open => serde_json::Value::Null,
+    };
+    let body = json!({"uuid": route.uuid, "name": route.name, "person": person.name, "mode": person.mode,
+                      "session": session, "consoles": consoles, "unreachable": route.unreachable});
+    json_reply(200, &body)
 }
 
-fn about(route: &Route, person: &Person) -> Reply {
-    let consoles: Vec<_> = route
-        .consoles
-        .iter()
-        .filter(|way| person.may_open(way.console))
-        .map(|way| json!({"console": way.console, "path": format!("/{}", way.console), "reached": way.reached()}))
-        .collect();
-    let body = json!({"uuid": route.uuid, "name": route.name, "person": person.name, "mode": person.mode,
-                      "consoles": consoles, "unreachable": route.unreachable});
-    json_reply(200, &body)
+async fn about_console(guest: &Guest, route: &Route, way: &Way, mode: Mode) -> serde_json::Value {
+    let mut told = json!({"console": way.console, "path": format!("/{}", way.console), "reached": way.reached(),
+                          "added": way.added});
+    if way.console.is_text()
+        && let Some(ago) = guest.spoke(route, way).await
+    {
+        told["spoke"] = ago.as_secs().into();
+    }
+    if let Some(words) = not_in_mode(way, mode) {
+        told["refused"] = words.into();
+    }
+    told
 }
 
 fn json_reply(status: u16, body: &serde_json::Value) -> Reply {
@@ -151,8 +166,7 @@ fn buy_session(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Ref
     })?;
     tracing::info!(guest = %route.uuid, person = %session.sub, jti = %session.jti, "{} began a session", printable(&session.sub));
     let mut headers = plain_headers();
-    let name = request::session_cookie(&route.uuid);
-    headers.push(("set-cookie", format!("{name}={cookie}; Path=/; Max-Age={life}; Secure; HttpOnly; SameSite=Strict")));
+    headers.push(("set-cookie", set_cookie(guest, route, &cookie, life)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
 }
 
@@ -168,9 +182,11 @@ fn log_out(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Refused
     }
     tracing::info!(guest = %route.uuid, person = %session.sub, "{} ended the session", printable(&session.sub));
     let mut headers = plain_headers();
-    headers.push((
-        "set-cookie",
-        format!("{}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict", request::session_cookie(&route.uuid)),
-    ));
+    headers.push(("set-cookie", set_cookie(guest, route, "", 0)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
+}
+
+fn set_cookie(guest: &Guest, route: &Route, value: &str, life: u64) -> String {
+    let attributes = request::cookie_attributes(!guest.config().access.embed_origins.is_empty());
+    format!("{}={value}; Path=/; Max-Age={life}; {attributes}", request::session_cookie(&route.uuid))
 }

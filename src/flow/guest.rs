@@ -141,7 +141,8 @@ impl Guest {
             .map(|issuer| issuer.origins.as_slice())
             .unwrap_or_default();
         let config = self.config();
-        let listed = config.access.origins.iter().chain(of_issuer).map(String::as_str);
+        let access = &config.access;
+        let listed = access.origins.iter().chain(&access.embed_origins).chain(of_issuer).map(String::as_str);
         crate::rules::request::origin(header, scheme, host, listed)
     }
 
@@ -210,6 +211,17 @@ impl Guest {
         let title = format!("{} {console}", route.name);
         let order = Order { title, input: record.input, file_bytes: record.file_bytes };
         record.wants(&route.name, console).then(|| Recorder::start(order, create))
+    }
+
+    /// How long ago a text console spoke, where that is known at once: from its open port, else from its log.
+    pub async fn spoke(&self, route: &Route, way: &Way) -> Option<Duration> {
+        const AT_ONCE: Duration = Duration::from_millis(500);
+        if let Some(ago) = self.hubs.spoke(way.console) {
+            return Some(ago);
+        }
+        let files = LogFiles { guest: self.opener(route), console: way.console, log: way.log.clone()? };
+        let files = tokio::time::timeout(AT_ONCE, files.open()).await.ok()?.ok()?;
+        logs::written(files)
     }
 
     fn opener(&self, route: &Route) -> LogOpener {

@@ -2,7 +2,7 @@
 //! ring; each viewer has a cursor of its own in it. Held and unread a port would freeze its guest's
 //! kernel at the next message.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -69,6 +69,8 @@ struct Shared {
     typed: Notify,
     left: Notify,
     started: Instant,
+    /// When the port said something last.
+    spoke: Cell<Option<Instant>>,
     over: RefCell<Option<End>>,
     recorder: Option<Recorder>,
 }
@@ -92,6 +94,7 @@ impl Hub {
             typed: Notify::new(),
             left: Notify::new(),
             started: Instant::now(),
+            spoke: Cell::new(None),
             over: RefCell::new(None),
             recorder,
         });
@@ -184,6 +187,7 @@ impl Shared {
                         recorder.output(&bytes[..n]);
                     }
                     self.gather.borrow_mut().read(self.started.elapsed(), n);
+                    self.spoke.set(Some(Instant::now()));
                     self.grown.notify_waiters();
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => self.gather.borrow_mut().found_nothing(),
@@ -236,6 +240,13 @@ impl Hubs {
         Ok(port)
     }
 
+    /// How long ago a console spoke, where its port is open and it did.
+    #[must_use]
+    pub fn spoke(&self, console: Console) -> Option<Duration> {
+        let port = self.0.borrow().get(&console).and_then(Weak::upgrade)?;
+        Some(port.0.get()?.shared.spoke.get()?.elapsed())
+    }
+
     fn port(&self, console: Console) -> Rc<Port> {
         let mut ports = self.0.borrow_mut();
         let open = ports.get(&console).and_then(Weak::upgrade);
@@ -264,7 +275,6 @@ impl Port {
 mod tests {
     use super::super::testing::{Guest, MemoryLine, local};
     use super::*;
-    use std::cell::Cell;
     use tokio::time::sleep;
 
     const LIMITS: Limits = Limits { buffer: 1000, pause: Duration::from_millis(8) };
@@ -429,6 +439,24 @@ mod tests {
             drop(three);
             sleep(Duration::from_millis(1)).await;
             assert!(!guests.borrow()[0].is_held());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_when_an_open_port_spoke_last() {
+        local(async {
+            let hubs = Hubs::default();
+            let (hub, guest) = start();
+            let port = hubs.join(Console::Serial(0), async || Ok::<_, ()>(hub)).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(hubs.spoke(Console::Serial(0)), None);
+            guest.say(b"x");
+            sleep(Duration::from_secs(7)).await;
+            assert_eq!(hubs.spoke(Console::Serial(0)), Some(Duration::from_secs(7)));
+            assert_eq!(hubs.spoke(Console::Serial(1)), None);
+            drop(port);
+            assert_eq!(hubs.spoke(Console::Serial(0)), None);
         })
         .await;
     }

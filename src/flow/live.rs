@@ -24,6 +24,8 @@ pub struct Entry {
     pub person: String,
     /// The ticket or session that let them in: sockets of one client share it.
     pub viewer: String,
+    /// The client among those with that ticket or session, where it gave itself a name: one tab of a browser.
+    pub client: Option<String>,
     /// The client's address.
     pub from: String,
     /// Seconds since 1970.
@@ -74,6 +76,8 @@ pub struct Opening {
     pub person: String,
     /// The ticket or session.
     pub viewer: String,
+    /// The name that the client gave itself.
+    pub client: Option<String>,
     /// The client's address.
     pub from: String,
     /// Seconds since 1970.
@@ -117,13 +121,14 @@ impl Live {
     /// Enters a session.
     #[must_use]
     pub fn enter(self: &Rc<Self>, opening: Opening) -> Seat {
-        let Opening { console, reached, mode, person, viewer, from, since } = opening;
+        let Opening { console, reached, mode, person, viewer, client, from, since } = opening;
         let entry = Rc::new(Entry {
             console,
             reached,
             mode,
             person,
             viewer,
+            client,
             from,
             since,
             out: Cell::default(),
@@ -209,6 +214,12 @@ impl Live {
 }
 
 impl Entry {
+    /// Who the client is: sockets that share this are one client's, as SPICE's are.
+    #[must_use]
+    pub fn client(&self) -> (&str, Option<&str>) {
+        (&self.viewer, self.client.as_deref())
+    }
+
     /// Ends the session; the first reason counts.
     pub fn end(&self, end: End) {
         self.end.send_if_modified(|slot| {
@@ -268,6 +279,7 @@ mod tests {
             mode: Mode::Control,
             person: person.into(),
             viewer: "j".into(),
+            client: None,
             from: "192.0.2.1".into(),
             since: 0,
         }

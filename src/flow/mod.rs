@@ -10,6 +10,7 @@ pub mod hub;
 mod identity;
 pub mod live;
 pub mod logged;
+mod page;
 pub mod past;
 pub mod recorder;
 mod refused;
@@ -18,3 +19,4 @@ pub mod server;
 mod session;
 #[cfg(test)]
 mod testing;
+mod upgrade;

@@ -53,7 +53,12 @@ impl From<Refusal> for Refused {
 }
 
 pub(super) fn plain_headers() -> Vec<(&'static str, String)> {
-    [("cache-control", "no-store"), ("referrer-policy", "no-referrer"), ("x-content-type-options", "nosniff")]
-        .map(|(name, value)| (name, value.to_owned()))
-        .into()
+    [
+        ("cache-control", "no-store"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .into()
 }

@@ -9,11 +9,11 @@ use super::control::{Control, Pulse};
 use super::entry::Peer;
 use super::guest::Guest;
 use super::hub::Port;
-use super::identity::{Person, Proof, asks_for_websocket, identify};
+use super::identity::{Person, Proof, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
 use super::serial::Wanted;
-use super::{display, forward, serial};
+use super::{display, forward, serial, upgrade};
 use crate::edges::backends::Stream;
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
 use crate::edges::publish::now;
@@ -25,30 +25,7 @@ use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Backend, Reached, Route, Way};
 use crate::rules::ticket::Mode;
-use crate::rules::told::{PROTOCOL, Wish};
-
-/// The rules of RFC 6455, 4.2.1, for an upgrade request. Returns its key.
-fn check_upgrade(asked: &Asked) -> Result<String, Refused> {
-    if !asked.is_http_1_1 || !asks_for_websocket(asked) || !request::has_word(asked.headers("connection"), "upgrade") {
-        let mut refused =
-            refuse(426, "this is a console: open it as a websocket (wss://), for example with noVNC or xterm.js");
-        refused.headers.extend([("upgrade", "websocket".to_owned()), ("connection", "Upgrade".to_owned())]);
-        return Err(refused);
-    }
-    if asked.count("sec-websocket-version") != 1 || asked.header("sec-websocket-version") != Some("13") {
-        let mut refused = refuse(426, "only version 13 of the websocket protocol is spoken here");
-        refused.headers.extend([
-            ("sec-websocket-version", "13".to_owned()),
-            ("upgrade", "websocket".to_owned()),
-            ("connection", "Upgrade".to_owned()),
-        ]);
-        return Err(refused);
-    }
-    let key = asked
-        .header("sec-websocket-key")
-        .filter(|key| request::is_websocket_key(key) && asked.count("sec-websocket-key") == 1);
-    key.map(str::to_owned).ok_or_else(|| refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64"))
-}
+use crate::rules::told::Wish;
 
 /// An open backend, in the way that its console is reached.
 enum Opened {
@@ -64,12 +41,13 @@ pub(super) async fn open_console(
     endpoint: Endpoint,
     peer: &Peer,
     connection: Rc<Connection>,
-    mut asked: Asked,
+    asked: &mut Asked,
 ) -> Result<Reply, Refused> {
-    let key = check_upgrade(&asked)?;
+    let key = upgrade::check(asked)?;
     let wish = Wish::of_query(&asked.query)?;
-    let person = identify(&guest, &route, &asked)?;
-    let (way, person) = choose(&guest, &route, endpoint, person)?;
+    let client = request::client(&asked.query)?.map(str::to_owned);
+    let person = identify(&guest, &route, asked)?;
+    let (way, person) = choose(&guest, &route, endpoint, person, client.as_deref())?;
     let reached = if person.mode == Mode::View { Reached::Bridged } else { way.reached() };
     // The seat is taken before the backend is opened: two that come at once must not both think that
     // nobody types.
@@ -79,35 +57,27 @@ pub(super) async fn open_console(
         mode: person.mode,
         person: person.name.clone(),
         viewer: person.viewer.clone(),
+        client,
         from: peer.to_string(),
         since: now(),
     });
     let opened = open(&guest, &route, &way, reached).await.inspect_err(|why| {
         tracing::warn!(guest = %route.uuid, console = %way.console, "{} of {}: {}", way.console, printable(&route.name), why.words);
     })?;
-    let (protocol, wanted) = wanted(&guest, &way, &asked, wish);
+    let wanted = wanted(&guest, &way, asked, wish);
     let upgrade = asked.take_upgrade().ok_or_else(|| refuse(400, "the connection cannot be upgraded"))?;
     if way.console.is_text() && person.mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
         take_over(&guest, &seat);
     }
     let session = Running { guest, route, seat, person, wanted, _connection: connection };
     tokio::task::spawn_local(session.run(upgrade, opened));
-
-    let mut headers = vec![
-        ("upgrade", "websocket".to_owned()),
-        ("connection", "Upgrade".to_owned()),
-        ("sec-websocket-accept", websocket::derive_accept_key(key.as_bytes())),
-    ];
-    headers.extend(protocol.map(|protocol| ("sec-websocket-protocol", protocol)));
-    Ok(Reply { status: 101, headers, ..Reply::default() })
+    Ok(upgrade::accept(&key, asked))
 }
 
-/// The subprotocol that is answered, and what the client wants to see of a text console.
-fn wanted(guest: &Guest, way: &Way, asked: &Asked, wish: Wish) -> (Option<String>, Wanted) {
-    let offered = || asked.headers("sec-websocket-protocol");
-    let listens = way.console.is_text() && request::offers(offered(), PROTOCOL);
-    let protocol = if listens { Some(PROTOCOL) } else { request::subprotocol(offered()) };
-    (protocol.map(str::to_owned), Wanted { wish, listens, history: guest.config().serial.history_bytes as u64 })
+/// What the client wants to see of a text console.
+fn wanted(guest: &Guest, way: &Way, asked: &Asked, wish: Wish) -> Wanted {
+    let listens = way.console.is_text() && upgrade::listens(asked);
+    Wanted { wish, listens, history: guest.config().serial.history_bytes as u64 }
 }
 
 /// Ends the sessions of the others who type at the same console.
@@ -120,7 +90,13 @@ fn take_over(guest: &Guest, seat: &Seat) {
 }
 
 /// Which way a person goes, if they may: 403, 404, 409 and 429 are decided here.
-fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> Result<(Way, Person), Refused> {
+fn choose(
+    guest: &Guest,
+    route: &Route,
+    endpoint: Endpoint,
+    person: Person,
+    client: Option<&str>,
+) -> Result<(Way, Person), Refused> {
     let console = match endpoint {
         Endpoint::Console(console) => console,
         _ => route.first_display().map(|way| way.console).ok_or_else(|| refuse(404, "this guest has no display"))?,
@@ -135,8 +111,8 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
             None => refuse(404, format!("this guest has no {console}")),
         });
     };
-    if person.mode == Mode::View && !console.is_text() {
-        return Err(refuse(403, format!("{console} cannot be opened view-only yet")));
+    if let Some(words) = not_in_mode(way, person.mode) {
+        return Err(refuse(403, words));
     }
     let sessions = guest.live.on(console);
     if console.is_text()
@@ -146,15 +122,21 @@ fn choose(guest: &Guest, route: &Route, endpoint: Endpoint, person: Person) -> R
     {
         return Err(refuse(409, format!("{console} is in use by {} from {}", printable(&holder.person), holder.from)));
     }
-    // One SPICE client opens several sockets: viewers are counted, not sockets.
-    let mut viewers: Vec<_> =
-        sessions.iter().map(|entry| entry.viewer.as_str()).filter(|viewer| *viewer != person.viewer).collect();
+    // One SPICE client opens several sockets: clients are counted, not sockets.
+    let own = (person.viewer.as_str(), client);
+    let mut viewers: Vec<_> = sessions.iter().map(|entry| entry.client()).filter(|client| *client != own).collect();
     viewers.sort_unstable();
     viewers.dedup();
     if viewers.len() >= guest.config().proxy.max_viewers {
         return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
     }
     Ok((way.clone(), person))
+}
+
+/// Why a console cannot be opened in this mode, whoever asks.
+pub(super) fn not_in_mode(way: &Way, mode: Mode) -> Option<String> {
+    let is_refused = mode == Mode::View && !way.console.is_text();
+    is_refused.then(|| format!("{} cannot be opened view-only yet", way.console))
 }
 
 async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, reached: Reached) -> Result<Opened, Refused> {

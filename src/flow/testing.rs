@@ -40,6 +40,7 @@ pub(super) fn opening(console: Console) -> Opening {
         mode: Mode::Control,
         person: "ann".into(),
         viewer: "ann".into(),
+        client: None,
         from: "192.0.2.1".into(),
         since: 0,
     }

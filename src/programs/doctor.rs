@@ -17,6 +17,7 @@ use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
 use crate::rules::ssh as rules;
+use crate::rules::web::is_hidden;
 
 /// The units that should be active on a host.
 const UNITS: [&str; 7] = [
@@ -58,6 +59,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     guard(paths, &config, &mut findings);
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
+    page(paths, &config, &mut findings);
     by_ssh(paths, &mut findings);
     front(paths, &config, &mut findings);
     let routes = sync::routes(paths);
@@ -193,6 +195,26 @@ fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
             format!("{key} cannot be read by group console-proxy"),
             format!("`chgrp console-proxy {key}; chmod g+r {key}`"),
         ));
+    }
+}
+
+fn page(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
+    let folder = &config.web.folder;
+    if paths.below_root(folder).join("index.html").is_file() {
+        findings.push(Good(format!("the page, in {folder}")));
+    } else {
+        findings.push(Advice(format!(
+            "web.folder {folder} has no index.html: browsers are shown a few words instead of the page"
+        )));
+    }
+    for (key, folder) in config.web.folders() {
+        if is_hidden(folder) {
+            let what = format!("{key} {folder} is hidden from proxies (console-proxy@.service)");
+            findings.push(Fault(what, "put it below /usr, for example below /usr/local/share".to_owned()));
+        } else if key != "web.folder" && !paths.below_root(folder).is_dir() {
+            let what = format!("{key} {folder} is no folder");
+            findings.push(Fault(what, "install that client, or take the line out".to_owned()));
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum End {
     ClientLost,
     /// The backend closed, or broke.
     BackendGone(String),
+    /// It was refused before it began: the HTTP status, and the words.
+    Refused(u16, String),
 }
 
 impl End {
@@ -38,6 +40,7 @@ impl End {
             Self::ClientLost => (4408, "two pings were not answered".to_owned()),
             Self::TakenOver(by) => (4409, format!("{by} took this console over")),
             Self::BackendGone(why) => (4502, why.clone()),
+            Self::Refused(status, words) => (refusal_code(*status), words.clone()),
         };
         let mut end = reason.len().min(123);
         while !reason.is_char_boundary(end) {
@@ -58,6 +61,13 @@ impl End {
     }
 }
 
+/// The close code that says what an HTTP status would: browsers tell a page nothing of a refused upgrade. What is no
+/// refusal's status is a fault of ours.
+#[must_use]
+pub fn refusal_code(status: u16) -> u16 {
+    4000 + if (400..600).contains(&status) { status } else { 500 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +77,14 @@ mod tests {
         let (code, reason) = End::BackendGone("é".repeat(100)).frame();
         assert_eq!((code, reason.len()), (4502, 122));
         assert_eq!(End::GuestStopped.frame().0, 1001);
+    }
+
+    #[test]
+    fn a_refusals_code_is_its_status_in_the_range_for_applications() {
+        for (status, code) in
+            [(400, 4400), (401, 4401), (409, 4409), (429, 4429), (504, 4504), (599, 4599), (101, 4500)]
+        {
+            assert_eq!(End::Refused(status, "why".into()).frame(), (code, "why".to_owned()));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file and the folder `.d/` beside it, parsed straight into meaningful
 //! types. Knows no file: texts come in, a [`Config`] or an error with line and column goes out.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid};
 use super::ports::{PortRange, Slot};
+use super::web::is_component;
 
 /// The most bytes of one recording: a proxy's unit lets it write no larger file (`LimitFSIZE=`).
 pub const LARGEST_RECORDING: u64 = 1 << 30;
@@ -28,6 +30,8 @@ pub struct Config {
     pub record: Record,
     /// Which guests take part.
     pub guests: Guests,
+    /// The page, and other clients.
+    pub web: Web,
     /// A guest's proxy.
     pub proxy: Proxy,
     /// Who may enter.
@@ -267,6 +271,38 @@ impl Guests {
     }
 }
 
+/// The page, and other people's clients beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Web {
+    /// The page's folder, with `index.html` and `assets/`.
+    pub folder: String,
+    /// Folders of other clients, by the names under which they are served: `/clients/NAME/`.
+    pub clients: BTreeMap<String, String>,
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self { folder: "/usr/share/console-proxy/web".to_owned(), clients: BTreeMap::new() }
+    }
+}
+
+impl Web {
+    /// The folders, each with the key that names it.
+    pub fn folders(&self) -> impl Iterator<Item = (String, &str)> {
+        let clients = self.clients.iter().map(|(name, folder)| (format!("web.clients.{name}"), folder.as_str()));
+        std::iter::once(("web.folder".to_owned(), self.folder.as_str())).chain(clients)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(name) = self.clients.keys().find(|name| !is_component(name)) {
+            return Err(format!("web.clients: {name:?} can be no part of a path: use letters, digits and _.+@-"));
+        }
+        let relative = self.folders().find(|(_, folder)| !folder.starts_with('/') || folder.contains('\0'));
+        relative.map_or(Ok(()), |(key, folder)| Err(format!("{key} is {folder:?}: an absolute path is needed")))
+    }
+}
+
 /// A guest's proxy: life and limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -314,6 +350,8 @@ impl Default for Proxy {
 pub struct Access {
     /// Origins other than the guest's own port from which pages may connect, such as `https://panel.example`.
     pub origins: Vec<String>,
+    /// Sites that may show the page in a frame; they count as `origins`, too.
+    pub embed_origins: Vec<String>,
     /// Life of a ticket that `console-proxy ticket` and `url` make, at most 300 s.
     #[serde(deserialize_with = "span")]
     pub ticket_life: Duration,
@@ -329,6 +367,7 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             origins: Vec::new(),
+            embed_origins: Vec::new(),
             ticket_life: Duration::from_secs(60),
             session_life: Duration::from_secs(8 * 3600),
             session_idle: Duration::from_secs(30 * 60),
@@ -419,11 +458,13 @@ impl Config {
         if let Err(why) = check_url(&self.listen.url) {
             return refuse(format!("listen.url {:?} {why}", self.listen.url));
         }
-        for origin in &self.access.origins {
+        let origins = self.access.origins.iter().map(|origin| ("origins", origin));
+        for (key, origin) in origins.chain(self.access.embed_origins.iter().map(|origin| ("embed-origins", origin))) {
             if !is_origin(origin) {
-                return refuse(format!("access.origins: {origin:?} is not SCHEME://HOST or SCHEME://HOST:PORT"));
+                return refuse(format!("access.{key}: {origin:?} is not SCHEME://HOST or SCHEME://HOST:PORT"));
             }
         }
+        self.web.check().map_err(BadConfig::Sense)?;
         let life = self.access.ticket_life.as_secs();
         if !(5..=300).contains(&life) {
             return refuse(format!("access.ticket-life is {life} s: from 5 to 300 s are possible"));
@@ -599,7 +640,7 @@ mod tests {
         };
         let stated: toml::Table = toml::from_str(&uncommented).unwrap();
         let expected = [
-            ("access", 4),
+            ("access", 5),
             ("guests", 1),
             ("listen", 5),
             ("proxy", 8),
@@ -608,6 +649,7 @@ mod tests {
             ("spice", 1),
             ("tls", 2),
             ("vnc", 1),
+            ("web", 2),
         ];
         assert_eq!(keys(&stated), expected.map(|(k, n)| (k.to_owned(), n)));
     }
@@ -643,6 +685,11 @@ mod tests {
             ("[record]\nkeep-bytes = 1000", "record.keep-bytes is 1000: from 67108864"),
             ("[record]\nfile-bytes = 99999999999", "record.file-bytes is 99999999999: from 65536 to 1073741824"),
             ("[access]\norigins = [\"null\"]", "null"),
+            ("[access]\nembed-origins = [\"https://a; script-src *\"]", "access.embed-origins: \"https://a; script"),
+            ("[web]\nfolder = \"web\"", "web.folder is \"web\": an absolute path"),
+            ("[web.clients]\nnovnc = \"\"", "web.clients.novnc is \"\": an absolute path"),
+            ("[web.clients]\n\"../x\" = \"/usr/share/novnc\"", "web.clients: \"../x\" can be no part"),
+            ("[web.clients]\n\".x\" = \"/usr/share/novnc\"", "web.clients: \".x\" can be no part"),
             ("[serial]\nadd = \"sometimes\"", "sometimes"),
             ("[serial]\npause = \"1s\"", "serial.pause is 1000 ms: at most 100 ms"),
             ("[serial", "line 1"),

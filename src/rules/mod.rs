@@ -28,5 +28,6 @@ pub mod ssh;
 pub mod tame;
 pub mod ticket;
 pub mod told;
+pub mod web;
 pub mod wiring;
 pub mod xml;

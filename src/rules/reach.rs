@@ -51,6 +51,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, vnc_tls: &VncTls, now
         add(&mut route, console, chardev(device, config, serial_port));
         for way in &mut route.consoles[known..] {
             way.log = device.log.clone().filter(|path| log::may_be_shown(path));
+            way.added = device.is_ours();
         }
     }
     for way in &mut route.consoles {
@@ -69,7 +70,7 @@ fn add(route: &mut Route, console: Console, found: Found) {
     }
     match found {
         Ok((raw, websocket, websocket_ca)) => {
-            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false, log: None });
+            route.consoles.push(Way { console, raw, websocket, websocket_ca, guarded: false, log: None, added: false });
         }
         Err(reason) => route.unreachable.push(Unreachable { console, reason }),
     }
@@ -256,6 +257,19 @@ mod tests {
         assert!(guest(&format!("<c:wired xmlns:c='{namespace}' websocket='added'/>")));
         assert!(!guest(&format!("<c:wired xmlns:c='{namespace}'/>")));
         assert!(!guest(""));
+    }
+
+    #[test]
+    fn the_port_that_wiring_added_is_known_as_such() {
+        let serial = |port: u16, alias: &str| {
+            format!(
+                "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='28004'/><protocol type='raw'/>\
+                 <target port='{port}'/><alias name='{alias}'/></serial>"
+            )
+        };
+        let devices = serial(0, "serial0") + &serial(1, crate::rules::domain::ALIAS);
+        let route = reach(&devices, &Config::default(), &VncTls::Off);
+        assert_eq!(route.consoles.iter().map(|way| way.added).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

@@ -7,8 +7,6 @@ use super::guest::{Console, Uuid};
 /// What a path means. There is no second spelling: nothing is decoded, joined or normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `/`
-    Page,
     /// `/api/guest`
     Guest,
     /// `/api/session`: a ticket is exchanged for a session (POST).
@@ -26,7 +24,6 @@ impl Endpoint {
     #[must_use]
     pub fn from_path(path: &str) -> Option<Self> {
         Some(match path {
-            "/" => Self::Page,
             "/api/guest" => Self::Guest,
             "/api/session" => Self::Session,
             "/api/logout" => Self::Logout,
@@ -46,6 +43,22 @@ pub struct BadRequest(pub &'static str);
 /// A token is base64url and dots, so nothing needs decoding.
 pub fn query_token(query: &str) -> Result<Option<&str>, BadRequest> {
     only(query.split('&').filter_map(|pair| pair.strip_prefix("token=")), "the request has two tokens in its query")
+}
+
+/// The `client` of a query string: the name that a client gives itself, the same for all of its sockets.
+pub fn client(query: &str) -> Result<Option<&str>, BadRequest> {
+    let mut named = query.split('&').filter_map(|pair| pair.strip_prefix("client="));
+    let (first, second) = (named.next(), named.next());
+    let fits = |name: &&str| {
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    };
+    match first {
+        Some(_) if second.is_some() => Err(BadRequest("the request has two clients in its query")),
+        Some(name) => {
+            Some(name).filter(fits).map(Some).ok_or(BadRequest("client is not 1 to 64 letters, digits, _ and -"))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The token of an `Authorization` header: `Bearer TOKEN`, the scheme in any case (RFC 9110, 11.1).
@@ -72,6 +85,13 @@ fn only<'a>(mut found: impl Iterator<Item = &'a str>, twice: &'static str) -> Re
 #[must_use]
 pub fn session_cookie(guest: &Uuid) -> String {
     format!("__Host-console-proxy-{}", guest.short())
+}
+
+/// What the browser is told to keep from a session's cookie: scripts, plain HTTP, and other sites. In a frame it is
+/// another site's cookie; it is sent there all the same, and kept for each site that frames it by itself.
+#[must_use]
+pub fn cookie_attributes(is_framed: bool) -> &'static str {
+    if is_framed { "Secure; HttpOnly; SameSite=None; Partitioned" } else { "Secure; HttpOnly; SameSite=Strict" }
 }
 
 /// Where a request comes from, by its `Origin` header.
@@ -173,7 +193,6 @@ mod tests {
     #[test]
     fn every_console_has_one_path_and_nothing_else_has_any() {
         for (path, endpoint) in [
-            ("/", Endpoint::Page),
             ("/vnc", Endpoint::Console(Console::Vnc)),
             ("/serial/0", Endpoint::Console(Console::Serial(0))),
             ("/websockify", Endpoint::FirstDisplay),
@@ -183,6 +202,7 @@ mod tests {
         }
         for path in [
             "",
+            "/",
             "vnc",
             "//vnc",
             "/vnc/",
@@ -208,6 +228,23 @@ mod tests {
         assert_eq!(bearer("Basic a"), None);
         assert_eq!(cookie(["a=1; token=t", "b=2"].into_iter(), "token"), Ok(Some("t")));
         assert!(cookie(["token=1", "token=2"].into_iter(), "token").is_err());
+    }
+
+    #[test]
+    fn a_client_has_one_short_plain_name_or_none() {
+        let longest = format!("client={}", "a".repeat(64));
+        for (query, name) in [
+            ("", None),
+            ("token=a&xclient=%", None),
+            ("client=Tab-1_x&token=a", Some("Tab-1_x")),
+            (longest.as_str(), Some(&longest[7..])),
+        ] {
+            assert_eq!(client(query), Ok(name), "{query}");
+        }
+        let longer = format!("{longest}a");
+        for query in ["client=", "client=a%20b", "client=a.b", "client=a&client=a", "client=\u{e9}", &longer] {
+            assert!(client(query).is_err(), "{query}");
+        }
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub struct Way {
     /// The file in which libvirt keeps what the console says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// Wiring added it: it is silent until the guest runs something on it, such as a getty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
 }
 
 /// How a console is reached, for people.
@@ -340,6 +343,7 @@ mod tests {
                     websocket_ca: None,
                     guarded: false,
                     log: None,
+                    added: false,
                 },
                 Way {
                     console: Console::Serial(0),
@@ -348,6 +352,7 @@ mod tests {
                     websocket_ca: None,
                     guarded: false,
                     log: Some("/var/log/x".into()),
+                    added: true,
                 },
             ],
             unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],

@@ -18,9 +18,10 @@ fn the_page_needs_no_right_and_tells_nothing_of_the_guest() {
     assert_eq!(page.status, 200);
     assert!(!page.body.contains("secret-name") && !page.body.contains(crate::host::GUEST));
     assert!(page.header("content-type").starts_with("text/html"));
-    assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && policy.contains("style-src 'self' 'sha256-"), "{policy}");
     for (name, value) in
-        [("cache-control", "no-store"), ("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
+        [("cache-control", "no-cache"), ("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
     {
         assert_eq!(page.header(name), value);
     }
@@ -39,7 +40,7 @@ fn what_is_no_path_of_ours_is_404_and_a_wrong_method_405() {
         assert_eq!((answer.status, answer.body.as_str()), (404, "there is nothing at this path\n"), "{target}");
     }
     for (method, target, allowed) in [
-        ("POST", "/", "GET"),
+        ("POST", "/", "GET, HEAD"),
         ("HEAD", "/vnc", "GET"),
         ("DELETE", "/serial/0", "GET"),
         ("GET", "/api/session", "POST"),
@@ -200,7 +201,11 @@ fn the_guest_is_described_to_who_has_a_right_and_to_nobody_else() {
     let told: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(told["name"], name);
     assert_eq!(told["uuid"], crate::host::GUEST);
-    assert_eq!(told["consoles"], serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged"}]));
+    assert_eq!(
+        told["consoles"],
+        serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged", "added": false}])
+    );
+    assert_eq!(told["session"], serde_json::Value::Null);
 }
 
 #[test]

@@ -1,9 +1,21 @@
 #!/bin/bash
 # Installs what building and testing take, on Debian 12 as root; quick when it is all there.
-#   install-needs.sh [build|test|bench]
-# build: what `make deb` and `make rpm` take; test (default): the rest as well; bench: building, and what is compared with
+#   install-needs.sh [build|test|bench|web]
+# build: what `make deb` and `make rpm` take; test (default): the rest as well; bench: building, and what is compared
+# with; web: what the page is built with, which is looked for and not installed: Debian 12's own is too old
 set -euo pipefail
 what=${1:-test}
+
+node_fits() {
+	command -v npm >/dev/null &&
+		node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null
+}
+if [ "$what" != bench ] && ! node_fits; then
+	echo "install-needs: Node.js 20.19 or later with npm is needed to build the page: Debian 12 has an older one" >&2
+	echo "install-needs: found: $(node --version 2>/dev/null || echo none)" >&2
+	exit 1
+fi
+[ "$what" != web ] || exit 0
 
 # Runs a command that installs packages so that none of their services starts, by the rules of invoke-rc.d(8). A
 # machine with a policy of its own keeps that one.
