@@ -94,7 +94,11 @@ fn buy_session(port: u16, host: &str, path: &str, guest: &Guest) -> String {
 /// What has to work behind every reverse proxy; what it answers when the guest is off.
 fn all_that_a_browser_does_works(guest: &Guest, when_off: u16) {
     guest.wait_to_boot();
-    assert_eq!(get(&at(guest, "")), 200, "the page");
+    let (status, _, page) = ask(443, &format!("GET {} HTTP/1.1\r\nHost: consoles.example\r\n", at(guest, "")));
+    assert_eq!(status, 200, "{page}");
+    for file in page.split('"').filter(|text| text.trim_start_matches("./").starts_with("assets/")) {
+        assert_eq!(get(&at(guest, file.trim_start_matches("./"))), 200, "what the page loads is below it: {file}");
+    }
     assert_eq!(get(&at(guest, "api/guest")), 401, "no right");
     let (status, _, body) = ask(
         443,
