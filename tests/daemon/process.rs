@@ -197,6 +197,8 @@ fn what_would_be_open_to_the_world_is_refused() {
         let words = "--plain is for loopback and unix sockets alone";
         refuses_to_start(&host, &["--listen", everywhere, "--route", &route, "--plain"], words);
     }
+    let words = "--front is for unix sockets alone";
+    refuses_to_start(&host, &["--listen", "127.0.0.1:0", "--route", &route, "--front"], words);
 }
 
 #[test]
