@@ -56,8 +56,9 @@ impl Store {
     /// Keeps a new session; returns its cookie's value, 32 random bytes. `is_alive` clears out those
     /// that have ended.
     pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<String, NoSession> {
-        // For the group: the next proxy of this guest may have another user.
-        files::make_folder(&self.folder, 0o2770)?;
+        // For the group, which all proxies run in: the next one of this guest may have another user. The unit
+        // forbids a set-group-ID bit (RestrictSUIDSGID=).
+        files::make_folder(&self.folder, 0o770)?;
         let mut alive = 0;
         for (id, old) in self.all() {
             if old.jti == session.jti && old.iss == session.iss {

@@ -52,7 +52,7 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
     let peer = match peer {
         Peer::Front => match believe(&mut asked) {
             Ok(peer) => peer,
-            Err(refused) => return refused.reply(),
+            Err(refused) => return refuse_console(&guest, connection, &mut asked, refused),
         },
         direct => direct,
     };

@@ -17,6 +17,7 @@ use super::past::Past;
 use super::recorder::{Order, Recorder};
 use super::spice::Spice;
 use crate::edges::backends::{self, Lease, Stream};
+use crate::edges::http::Asked;
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
@@ -116,6 +117,12 @@ impl Guest {
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.borrow().is_some() { "https" } else { "http" }
+    }
+
+    /// How the browser spoke: as a reverse proxy says, where one is believed; `None` where that one does not say.
+    #[must_use]
+    pub fn scheme_of(&self, asked: &Asked) -> Option<&'static str> {
+        asked.forwarded.map_or_else(|| Some(self.scheme()), |forwarded| forwarded.scheme)
     }
 
     /// Checks a ticket for this guest.

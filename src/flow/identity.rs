@@ -45,7 +45,7 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
         return Err(refuse(400, "the request has a header twice that may stand once"));
     }
     let (origin, host) = (asked.header("origin"), asked.header("host"));
-    let scheme = asked.forwarded.map_or_else(|| Some(guest.scheme()), |forwarded| forwarded.scheme);
+    let scheme = guest.scheme_of(asked);
     let stranger = || match scheme {
         Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default()))),
         None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site"),

@@ -55,9 +55,10 @@ pub(super) fn serve(guest: &Guest, place: Place<'_>, asked: &Asked) -> Result<Re
 fn protection(guest: &Guest, owner: Owner<'_>, asked: &Asked) -> Vec<(&'static str, String)> {
     let config = guest.config();
     let frames = &config.access.embed_origins;
-    let host = asked.header("host").filter(|_| asked.count("host") == 1).and_then(strict_host);
+    let scheme = guest.scheme_of(asked);
+    let host = asked.header("host").filter(|_| asked.count("host") == 1 && scheme.is_some()).and_then(strict_host);
     vec![
-        ("content-security-policy", policy(owner, frames, guest.scheme(), host)),
+        ("content-security-policy", policy(owner, frames, scheme.unwrap_or_default(), host)),
         ("x-content-type-options", "nosniff".to_owned()),
         ("referrer-policy", "no-referrer".to_owned()),
         ("cross-origin-opener-policy", "same-origin".to_owned()),

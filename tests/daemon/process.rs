@@ -197,6 +197,8 @@ fn what_would_be_open_to_the_world_is_refused() {
         let words = "--plain is for loopback and unix sockets alone";
         refuses_to_start(&host, &["--listen", everywhere, "--route", &route, "--plain"], words);
     }
+    let words = "--front is for unix sockets alone";
+    refuses_to_start(&host, &["--listen", "127.0.0.1:0", "--route", &route, "--front"], words);
 }
 
 #[test]
@@ -269,7 +271,7 @@ fn what_it_keeps_of_sessions_is_for_its_own_group_alone() {
     let proxy = Proxy::activated(Host::new().raw("vnc", &Backend::echo()));
     proxy.ask("POST", "/api/session", &[("Authorization", &format!("Bearer {}", proxy.ticket()))]);
     let folder = proxy.guest_folder().join("state/sessions");
-    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o2770);
+    assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o770);
     for file in std::fs::read_dir(folder).unwrap().flatten() {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o660);
     }

@@ -76,15 +76,14 @@ fn from(guest: &Guest) -> String {
     })
 }
 
-/// A session's cookie, bought through the reverse proxy.
-fn buy_session(guest: &Guest) -> String {
+/// A session's cookie, bought by a page of that host.
+fn buy_session(port: u16, host: &str, path: &str, guest: &Guest) -> String {
     let request = format!(
-        "POST {} HTTP/1.1\r\nHost: consoles.example\r\nOrigin: https://consoles.example\r\nContent-Length: 0\r\n\
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\nContent-Length: 0\r\n\
          Authorization: Bearer {}\r\n",
-        at(guest, "api/session"),
         guest.ticket()
     );
-    let (status, head, body) = ask(443, &request);
+    let (status, head, body) = ask(port, &request);
     assert_eq!(status, 204, "{head}\n{body}");
     let set = head.lines().find_map(|line| line.split_once(": ").filter(|(k, _)| k.eq_ignore_ascii_case("set-cookie")));
     let cookie = set.unwrap_or_else(|| panic!("no cookie: {head}")).1;
@@ -95,7 +94,11 @@ fn buy_session(guest: &Guest) -> String {
 /// What has to work behind every reverse proxy; what it answers when the guest is off.
 fn all_that_a_browser_does_works(guest: &Guest, when_off: u16) {
     guest.wait_to_boot();
-    assert_eq!(get(&at(guest, "")), 200, "the page");
+    let (status, _, page) = ask(443, &format!("GET {} HTTP/1.1\r\nHost: consoles.example\r\n", at(guest, "")));
+    assert_eq!(status, 200, "{page}");
+    for file in page.split('"').filter(|text| text.trim_start_matches("./").starts_with("assets/")) {
+        assert_eq!(get(&at(guest, file.trim_start_matches("./"))), 200, "what the page loads is below it: {file}");
+    }
     assert_eq!(get(&at(guest, "api/guest")), 401, "no right");
     let (status, _, body) = ask(
         443,
@@ -113,7 +116,7 @@ fn all_that_a_browser_does_works(guest: &Guest, when_off: u16) {
     assert_eq!(from(guest), "127.0.0.1", "the address that connected to the reverse proxy");
     drop(ws);
 
-    let mine = buy_session(guest);
+    let mine = buy_session(443, HOST.1, &at(guest, "api/session"), guest);
     let others = (0..150).map(|n| format!("__Host-console-proxy-{n:08x}={}", "a".repeat(43)));
     let cookies = others.chain([mine]).collect::<Vec<_>>().join("; ");
     let mut ws = Ws::connect_with(443, &serial, "", &[HOST, ORIGIN, ("cookie", &cookies)]).unwrap();
@@ -222,6 +225,8 @@ fn a_change_of_front_ends_consoles_with_a_reason_and_a_broken_configuration_ends
     let port = guest.port();
     let socket = format!("/run/console-proxy/front/{}.sock", guest.uuid());
     let mut ws = Ws::connect(port, "/vnc", &guest.ticket()).unwrap();
+    let own = format!("localhost:{port}");
+    let cookie = buy_session(port, &own, "/api/session", &guest);
     let cursor = journal_cursor();
     {
         let _configured = Configured::with(FRONT);
@@ -230,7 +235,9 @@ fn a_change_of_front_ends_consoles_with_a_reason_and_a_broken_configuration_ends
         wait_until("the front socket", SOON, || exists(&socket));
         assert_eq!(guest.port(), port);
         assert!(journal_since(&cursor).contains("is to listen elsewhere"));
-        ws = Ws::connect(port, "/vnc", &guest.ticket()).unwrap();
+        // The next proxy, under whatever user, knows the session.
+        let origin = format!("https://{own}");
+        ws = Ws::connect_with(port, "/vnc", "", &[("origin", &origin), ("cookie", &cookie)]).unwrap();
     }
     {
         let _broken = Configured::with("[listen]\nfront = maybe\n");

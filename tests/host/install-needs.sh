@@ -16,6 +16,7 @@ if [ "$what" != bench ] && ! node_fits; then
 	exit 1
 fi
 [ "$what" != web ] || exit 0
+
 # Runs a command that installs packages so that none of their services starts, by the rules of invoke-rc.d(8). A
 # machine with a policy of its own keeps that one.
 without_starting() {
