@@ -5,7 +5,6 @@ import { ClipboardAddon } from '@xterm/addon-clipboard';
 import { FitAddon } from '@xterm/addon-fit';
 import { SearchAddon } from '@xterm/addon-search';
 import { Unicode11Addon } from '@xterm/addon-unicode11';
-import { WebglAddon } from '@xterm/addon-webgl';
 import { Terminal } from '@xterm/xterm';
 import { consoleUrl } from '../edges/api';
 import { copyText, readText } from '../edges/clipboard';
@@ -202,14 +201,16 @@ class TerminalViewer implements Viewer {
       withoutStyles(() => this.term.open(this.box));
       const label = texts.console.terminal(clean(this.host.guest, 80), consoleName(this.host.console));
       this.term.textarea?.setAttribute('aria-label', label);
-      this.drawFast();
+      void this.drawFast();
     }
     this.fit.fit();
     if (this.ready) this.host.changed();
   }
 
-  private drawFast(): void {
+  private async drawFast(): Promise<void> {
+    if (!hasFastGl()) return;
     try {
+      const { WebglAddon } = await import('@xterm/addon-webgl');
       const webgl = new WebglAddon();
       // The DOM renderer takes over.
       webgl.onContextLoss(() => withoutStyles(() => webgl.dispose()));
@@ -362,8 +363,7 @@ class TerminalViewer implements Viewer {
   }
 
   private showTitle(title: string): void {
-    const words = clean(title, 80);
-    this.host.notice('title', words === '' ? null : { text: texts.terminal.title(words), brief: true });
+    this.host.title(clean(title, 80));
   }
 
   private showLink(address: string): void {
@@ -410,6 +410,13 @@ class TerminalViewer implements Viewer {
     this.pacer.cancel();
     socket?.close();
   }
+}
+
+/** Whether WebGL is drawn by hardware: in software it blocks the page for most of a second while output pours. */
+function hasFastGl(): boolean {
+  const context = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
+  context?.getExtension('WEBGL_lose_context')?.loseContext();
+  return context !== null;
 }
 
 /** What to do about a port on which nothing runs. */
