@@ -151,6 +151,8 @@ export class Page {
   }
 
   private learn(guest: Guest): void {
+    // Another session with other rights: what is open was made for the old ones.
+    if (this.guest && this.guest.mode !== guest.mode) return location.reload();
     this.guest = guest;
     this.refusal = '';
     this.chrome.guest(guest);

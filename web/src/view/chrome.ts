@@ -158,9 +158,9 @@ export class Chrome {
       event.preventDefault();
       (this.owner.viewer() ?? this.stage).focus();
     } }, texts.skip);
-    const bar = h('header', { class: 'bar' }, this.name, this.badge, this.tabs.element, this.title, this.toolRow, this.account, this.more);
+    const bar = h('header', { class: 'bar' }, skip, this.name, this.badge, this.tabs.element, this.title, this.toolRow, this.account, this.more);
     this.stage.append(this.over);
-    this.element.append(skip, bar, h('main', {}, this.stage, this.noticeArea), h('footer', {}, this.extraKeys.element));
+    this.element.append(bar, h('main', {}, this.stage, this.noticeArea), h('footer', {}, this.extraKeys.element));
     document.body.append(opensPanel(this.account, texts.account.button(''), () => this.accountPanel()));
     document.addEventListener('fullscreenchange', () => this.showTools(this.lastTools));
     // On a phone the on-screen keyboard covers part of the page: the console gets what is left.

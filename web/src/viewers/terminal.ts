@@ -134,7 +134,7 @@ class TerminalViewer implements Viewer {
     const writing: Tool[] = [
       { id: 'paste', label: t.paste, icon: 'paste', run: () => void this.paste() },
       { id: 'set-size', label: t.setSize(rows, cols), icon: 'setSize', run: () => this.setSize() },
-      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.term.focus() }] : []),
+      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.showKeyboard() }] : []),
     ];
     return [
       ...reading,
@@ -382,6 +382,12 @@ class TerminalViewer implements Viewer {
     remember('font-size', String(size));
     this.fit.fit();
     this.host.changed();
+  }
+
+  /** A phone shows its keyboard when the focus comes, not when it is there. */
+  private showKeyboard(): void {
+    this.term.blur();
+    this.term.focus();
   }
 
   private toggleSearch(): void {

@@ -15,7 +15,7 @@ export async function serve(path = '/host7/48e17e85/') {
     const { pathname } = new URL(request.url, 'http://x');
     const name = pathname.startsWith(path) ? pathname.slice(path.length) || 'index.html' : '';
     const file = join(dist, name);
-    if (!/^(index\.html|assets\/[\w-][\w.-]*)$/.test(name) || !existsSync(file)) return response.writeHead(404).end();
+    if (!/^(index\.html|licences\.txt|assets\/[\w-][\w.-]*)$/.test(name) || !existsSync(file)) return response.writeHead(404).end();
     response.writeHead(200, { 'Content-Type': types[extname(file)] ?? 'application/octet-stream', 'Content-Security-Policy': policy });
     createReadStream(file).pipe(response);
   });

@@ -1,13 +1,13 @@
 // Every state of the page in a real browser, with a proxy that is played: the state is the right one, its words are
 // there, axe has nothing serious to say, and nothing breaks the policy. Leaves a picture of each.
-//   node tests/browser/states.mjs [FOLDER]     (CHROMIUM=path; default chromium)
+//   node tests/browser/states.mjs [FOLDER]     (default ../target/shots; CHROMIUM=path of another browser)
 
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 import { serve } from './serve.mjs';
 
-const folder = process.argv[2] ?? 'shots';
+const folder = process.argv[2] ?? new URL('../../../target/shots', import.meta.url).pathname;
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 mkdirSync(folder, { recursive: true });
 
@@ -37,7 +37,12 @@ const prompt = '\r\nDebian GNU/Linux 12 web-1 ttyS0\r\n\r\nweb-1 login: ';
 /** What is played, and what a person must see. */
 const scenes = {
   connected: { socket: speaks(prompt), state: 'connected' },
-  'view-only': { guest: tell({ mode: 'view' }), socket: speaks(prompt), state: 'connected', sees: 'View only' },
+  'view-only': { guest: tell({ mode: 'view' }), socket: echoes, after: types, state: 'connected', sees: 'View only', not: 'heard' },
+  typed: { socket: echoes, after: types, state: 'connected', sees: 'heard' },
+  'comes-back': { socket: resumes, state: 'connected', sees: 'came back from a:105' },
+  search: { socket: speaks(prompt), after: opens('tool-search'), state: 'connected' },
+  help: { socket: speaks(prompt), after: opens('tool-help'), state: 'connected', sees: 'Leave the console by keyboard' },
+  account: { socket: speaks(prompt), after: opens('account'), state: 'connected', sees: 'Signed in as ann' },
   'evil-name': { guest: tell({ name: EVIL, person: EVIL }), socket: speaks(`\x1b]0;${EVIL}\x07${prompt}`), state: 'connected', sees: EVIL },
   'added-port': { hash: '#serial/1', socket: (socket) => socket.send('{"position":null}'), state: 'connected', sees: 'systemctl enable --now serial-getty@ttyS1.service' },
   connecting: { socket: silent, state: 'connecting', sees: 'Connecting' },
@@ -59,6 +64,34 @@ const scenes = {
   'websocket-refused': { state: 'websocket-refused', sees: 'certificate' },
   'logged-out': { socket: speaks(prompt), after: logOut, state: 'ended', sees: 'You are logged out' },
 };
+
+function echoes(socket) {
+  socket.send('{"position":null}');
+  socket.onMessage(() => socket.send(Buffer.from('heard')));
+}
+
+/** Breaks off in the middle, and tells what the page comes back with. */
+function resumes(socket) {
+  const from = new URL(socket.url()).searchParams.get('from');
+  if (from !== null) return socket.send(Buffer.from(`came back from ${from}`));
+  socket.send('{"position":"a:100"}');
+  socket.send(Buffer.from('hello'));
+  setTimeout(() => socket.close({ code: 4408, reason: 'two pings unanswered' }), 200);
+}
+
+async function types(page) {
+  await page.waitForSelector('html[data-state=connected]');
+  await page.waitForTimeout(300);
+  await page.keyboard.type('x');
+}
+
+function opens(tool) {
+  return async (page) => {
+    await page.waitForSelector('html[data-state=connected]');
+    if (!(await page.getByTestId(tool).isVisible())) await page.getByRole('button', { name: 'Menu' }).click();
+    await page.getByTestId(tool).click();
+  };
+}
 
 async function logOut(page) {
   await page.waitForSelector('html[data-state=connected]');
@@ -86,6 +119,7 @@ async function play(name, scene, look) {
   try {
     await page.waitForSelector(`html[data-state="${scene.state}"]`, { timeout: 15_000, state: 'attached' });
     if (scene.sees) await page.getByText(scene.sees).first().waitFor({ timeout: 3_000 });
+    if (scene.not && (await page.getByText(scene.not).count()) > 0) trouble.push(`shows "${scene.not}"`);
     if (page.url().includes('token=')) trouble.push('the ticket is still in the address');
     if (/1006/.test(await page.locator('body').innerText())) trouble.push('a bare 1006');
     await page.waitForTimeout(250);
