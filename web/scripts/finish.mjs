@@ -1,6 +1,6 @@
 // What is left after Vite: the licences of what is in the page, the compressed files beside each, and its weight.
 
-import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { licences } from './licences.mjs';
@@ -9,10 +9,9 @@ import { report } from './size.mjs';
 const dist = new URL('../dist/', import.meta.url).pathname;
 const assets = join(dist, 'assets');
 
-writeFileSync(join(assets, 'licences.txt'), licences());
-copyFileSync(join(assets, 'licences.txt'), join(dist, 'licences.txt'));
+writeFileSync(join(dist, 'licences.txt'), licences());
 
-for (const file of [join(dist, 'index.html'), ...readdirSync(assets).map((name) => join(assets, name))]) {
+for (const file of [join(dist, 'index.html'), join(dist, 'licences.txt'), ...readdirSync(assets).map((name) => join(assets, name))]) {
   if (!/\.(js|css|html|svg|txt)$/.test(file)) continue;
   const bytes = readFileSync(file);
   const quality = { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length };

@@ -18,6 +18,7 @@ export class Page {
   private guest: Guest | null = null;
   private readonly entry: Session;
   private readonly sessions = new Map<string, Session>();
+  private readonly titles = new Map<string, string>();
   private chosen: string | null = null;
   private asking: Promise<Got> | null = null;
   private readonly chrome: Chrome;
@@ -128,6 +129,10 @@ export class Page {
       host: (console) => ({
         password: askPassword,
         notice: (id, notice) => this.chrome.notice(console, id, notice),
+        title: (words) => {
+          this.titles.set(console, words);
+          this.draw();
+        },
         changed: () => this.chosen === console && this.drawTools(),
         released: () => this.chrome.extraKeys.released(),
       }),
@@ -146,6 +151,8 @@ export class Page {
   }
 
   private learn(guest: Guest): void {
+    // Another session with other rights: what is open was made for the old ones.
+    if (this.guest && this.guest.mode !== guest.mode) return location.reload();
     this.guest = guest;
     this.refusal = '';
     this.chrome.guest(guest);
@@ -167,6 +174,7 @@ export class Page {
       ? texts.title(clean(this.guest.name, 80), this.chosen ? consoleName(this.chosen) : texts.product)
       : texts.untitled;
     this.chrome.tabs.mark(this.chosen);
+    this.chrome.subtitle(this.titles.get(this.chosen ?? '') ?? '');
     if (!shown) {
       dataset.state = 'refused';
       this.chrome.panel(cannotPanel(this.chosen, clean(refused ?? '')), 'refused');

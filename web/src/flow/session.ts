@@ -14,7 +14,7 @@ export interface SessionPage {
   guest(): Guest | null;
   changed(): void;
   viewer(viewer: Viewer): void;
-  host(console: string): Pick<ViewerHost, 'password' | 'notice' | 'changed' | 'released'>;
+  host(console: string): Pick<ViewerHost, 'password' | 'notice' | 'title' | 'changed' | 'released'>;
 }
 
 export class Session {

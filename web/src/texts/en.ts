@@ -26,6 +26,7 @@ export const en = {
 
   account: {
     button: (person: string) => person || 'Account',
+    label: (person: string) => `Account: ${person}`,
     signedIn: (person: string) => `Signed in as ${person}`,
     nobody: 'Nobody is named in this session.',
     ends: (time: string) => `The session ends at ${time}.`,
@@ -87,7 +88,7 @@ export const en = {
   },
 
   terminal: {
-    title: (words: string) => `Title set by the guest: ${words}`,
+    title: (words: string) => `Guest’s title: ${words}`,
     dropped: (bytes: string) => `${bytes} of output came faster than they could be shown and were left out`,
     droppedNotice: (bytes: string) => `Not shown: ${bytes} of output that came too fast.`,
     gap: (bytes: string | null) => (bytes === null ? 'output is missing here' : `${bytes} are missing here`),

@@ -28,14 +28,15 @@ export class Chrome {
   readonly extraKeys: ExtraKeys;
   private readonly name = h('h1', { class: 'guest', 'data-testid': 'guest-name' }, texts.untitled);
   private readonly badge = h('span', { class: 'badge', hidden: true, title: texts.badge.viewTitle, 'data-testid': 'view-only' }, texts.badge.view);
+  private readonly title = h('span', { class: 'subtitle faint', 'data-testid': 'terminal-title' });
   private readonly toolRow = h('div', { class: 'tools', role: 'toolbar', 'aria-label': texts.tools });
   private readonly tools: Tools;
   private readonly more = h('button', { type: 'button', class: 'tool more', 'aria-expanded': 'false', 'aria-label': texts.menu, title: texts.menu }, icon('menu'));
-  private readonly account = h('button', { type: 'button', class: 'tool account', 'data-testid': 'account' }, icon('account'), h('span', { class: 'label' }, texts.account.button('')));
-  private readonly stage = h('main', { id: 'stage', class: 'stage', tabindex: -1, role: 'tabpanel' });
+  private readonly account = h('button', { type: 'button', class: 'tool account', 'data-testid': 'account', 'aria-label': texts.account.button('') }, icon('account'), h('span', { class: 'label' }, texts.account.button('')));
+  private readonly stage = h('div', { id: 'stage', class: 'stage', tabindex: -1, role: 'tabpanel' });
   private readonly over = h('div', { class: 'over', role: 'status', 'data-testid': 'state', hidden: true });
   private readonly notices = new Map<string, Notices>();
-  private readonly noticeArea = h('div');
+  private readonly noticeArea = h('div', { class: 'notice-area' });
   private panelKey = '';
   /** The person chose the console by hand: it gets the focus as soon as it is there. */
   wanted = false;
@@ -62,7 +63,15 @@ export class Chrome {
     this.name.title = clean(guest.name);
     this.badge.hidden = guest.mode === 'control';
     const label = this.account.querySelector('.label');
-    if (label) label.textContent = texts.account.button(clean(guest.person, 40));
+    const person = texts.account.button(clean(guest.person, 40));
+    if (label) label.textContent = person;
+    this.account.setAttribute('aria-label', texts.account.label(person));
+  }
+
+  /** What a program in the guest calls its terminal: marked as the guest's word. */
+  subtitle(words: string): void {
+    this.title.textContent = words === '' ? '' : texts.terminal.title(words);
+    this.title.title = this.title.textContent;
   }
 
   add(viewer: Viewer): void {
@@ -149,9 +158,9 @@ export class Chrome {
       event.preventDefault();
       (this.owner.viewer() ?? this.stage).focus();
     } }, texts.skip);
-    const bar = h('header', { class: 'bar' }, this.name, this.badge, this.tabs.element, this.toolRow, this.account, this.more);
+    const bar = h('header', { class: 'bar' }, skip, this.name, this.badge, this.tabs.element, this.title, this.toolRow, this.account, this.more);
     this.stage.append(this.over);
-    this.element.append(skip, bar, this.noticeArea, this.stage, this.extraKeys.element);
+    this.element.append(bar, h('main', {}, this.stage, this.noticeArea), h('footer', {}, this.extraKeys.element));
     document.body.append(opensPanel(this.account, texts.account.button(''), () => this.accountPanel()));
     document.addEventListener('fullscreenchange', () => this.showTools(this.lastTools));
     // On a phone the on-screen keyboard covers part of the page: the console gets what is left.

@@ -15,6 +15,6 @@ export function helpPanel(): HTMLElement {
     h('p', {}, t.displayBody),
     h('h2', {}, t.terminal),
     h('p', {}, t.terminalBody),
-    h('p', {}, h('a', { href: new URL('assets/licences.txt', base()).href, target: '_blank', rel: 'noopener' }, t.licences)),
+    h('p', {}, h('a', { href: new URL('licences.txt', base()).href, target: '_blank', rel: 'noopener' }, t.licences)),
   );
 }

@@ -51,6 +51,8 @@ export class Tools {
     const button = h('button', { type: 'button', class: 'tool', 'data-testid': `tool-${tool.id}` }, tool.icon && icon(tool.icon), label);
     if (tool.text && tool.text !== tool.label) button.setAttribute('aria-label', tool.label);
     const made: Made = { button, extra: null, tool };
+    // A click leaves the keyboard where it is: in the console.
+    button.addEventListener('mousedown', (event) => event.preventDefault());
     if (tool.menu) made.extra = opensMenu(button, tool.label, () => made.tool.menu ?? []);
     else if (tool.panel) made.extra = opensPanel(button, tool.label, () => made.tool.panel?.() ?? h('div'));
     else {

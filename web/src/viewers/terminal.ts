@@ -5,7 +5,6 @@ import { ClipboardAddon } from '@xterm/addon-clipboard';
 import { FitAddon } from '@xterm/addon-fit';
 import { SearchAddon } from '@xterm/addon-search';
 import { Unicode11Addon } from '@xterm/addon-unicode11';
-import { WebglAddon } from '@xterm/addon-webgl';
 import { Terminal } from '@xterm/xterm';
 import { consoleUrl } from '../edges/api';
 import { copyText, readText } from '../edges/clipboard';
@@ -135,7 +134,7 @@ class TerminalViewer implements Viewer {
     const writing: Tool[] = [
       { id: 'paste', label: t.paste, icon: 'paste', run: () => void this.paste() },
       { id: 'set-size', label: t.setSize(rows, cols), icon: 'setSize', run: () => this.setSize() },
-      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.term.focus() }] : []),
+      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.showKeyboard() }] : []),
     ];
     return [
       ...reading,
@@ -202,14 +201,16 @@ class TerminalViewer implements Viewer {
       withoutStyles(() => this.term.open(this.box));
       const label = texts.console.terminal(clean(this.host.guest, 80), consoleName(this.host.console));
       this.term.textarea?.setAttribute('aria-label', label);
-      this.drawFast();
+      void this.drawFast();
     }
     this.fit.fit();
     if (this.ready) this.host.changed();
   }
 
-  private drawFast(): void {
+  private async drawFast(): Promise<void> {
+    if (!hasFastGl()) return;
     try {
+      const { WebglAddon } = await import('@xterm/addon-webgl');
       const webgl = new WebglAddon();
       // The DOM renderer takes over.
       webgl.onContextLoss(() => withoutStyles(() => webgl.dispose()));
@@ -362,8 +363,7 @@ class TerminalViewer implements Viewer {
   }
 
   private showTitle(title: string): void {
-    const words = clean(title, 80);
-    this.host.notice('title', words === '' ? null : { text: texts.terminal.title(words), brief: true });
+    this.host.title(clean(title, 80));
   }
 
   private showLink(address: string): void {
@@ -382,6 +382,12 @@ class TerminalViewer implements Viewer {
     remember('font-size', String(size));
     this.fit.fit();
     this.host.changed();
+  }
+
+  /** A phone shows its keyboard when the focus comes, not when it is there. */
+  private showKeyboard(): void {
+    this.term.blur();
+    this.term.focus();
   }
 
   private toggleSearch(): void {
@@ -410,6 +416,17 @@ class TerminalViewer implements Viewer {
     this.pacer.cancel();
     socket?.close();
   }
+}
+
+/** Whether WebGL is drawn by hardware: in software it blocks the page for most of a second while output pours. */
+function hasFastGl(): boolean {
+  // Chromium does not count its software renderer as the caveat: its name tells.
+  const context = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
+  if (!context) return false;
+  const names = context.getExtension('WEBGL_debug_renderer_info');
+  const renderer = String(context.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : context.RENDERER));
+  context.getExtension('WEBGL_lose_context')?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
 }
 
 /** What to do about a port on which nothing runs. */

@@ -20,6 +20,8 @@ export interface ViewerHost {
   password(wanted: { user: boolean; again: boolean }): Promise<Password | null>;
   /** A line above the console; null takes it away. */
   notice(id: string, notice: Notice | null): void;
+  /** The title that a program in the guest gave its terminal; cleaned. */
+  title(words: string): void;
   /** Tools changed: labels, what is pressed, what there is. */
   changed(): void;
   /** Held extra keys (Control, Alt) were let go by the viewer. */
