@@ -270,6 +270,19 @@ mod tests {
     }
 
     #[test]
+    fn running_guests_with_spice_within_tls_are_reached_there() {
+        let secure = include_str!("../../tests/xml/started-spice-tls-libvirt-9.0.0.xml");
+        let two_channels = include_str!("../../tests/xml/started-spice-channels-libvirt-9.0.0.xml");
+        for (xml, port) in [(secure, 5900), (two_channels, 5902)] {
+            let route = route(&Domain::parse(xml).unwrap(), 4, &Config::default(), &tls(), 0).unwrap();
+            let way = route.way(Console::Spice).unwrap();
+            let place = Some(Backend::Tcp([127, 0, 0, 1].into(), port));
+            assert_eq!((&way.raw, &way.websocket), (&place, &place));
+            assert_eq!((way.raw_ca.as_deref(), way.websocket_ca.as_deref()), (Some("SPICE"), Some("SPICE")));
+        }
+    }
+
+    #[test]
     fn spice_is_served_on_the_port_that_takes_all_of_its_channels() {
         let graphics =
             |attributes: &str, channels: &str| format!("<graphics type='spice' {attributes}>{channels}</graphics>");

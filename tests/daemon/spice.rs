@@ -62,7 +62,9 @@ fn a_clients_channels_share_one_ticket_and_go_to_the_servers_own_websocket() {
     let proxy = Proxy::activated(both(&server));
     let target = target(&proxy, "ann", "tab");
     let mut all: Vec<_> = (0..6).map(|_| opens(&proxy, &target)).collect();
-    all.iter_mut().for_each(|ws| ws.echoes("still here"));
+    for ws in &mut all {
+        ws.echoes("still here");
+    }
     assert_eq!(server.received_text().matches("GET / HTTP/1.1").count(), 6);
     until("the status says how", || proxy.statuses().iter().any(|line| line.contains("on spice (native, ")));
 }
@@ -78,7 +80,9 @@ fn a_server_without_a_websocket_is_bridged_and_is_asked_once() {
         let proxy = Proxy::activated(both(&server));
         let target = target(&proxy, "ann", "tab");
         let mut all: Vec<_> = (0..5).map(|_| opens(&proxy, &target)).collect();
-        all.iter_mut().for_each(|ws| ws.echoes("still here"));
+        for ws in &mut all {
+            ws.echoes("still here");
+        }
         assert!(server.received_text().matches("GET").count() <= 1);
         proxy.until_logged("spice is bridged, as spice-server answers no websocket");
         let is_told = |line: &String| line.matches("on spice (bridged, ").count() == 5;
@@ -110,7 +114,9 @@ fn a_tls_port_is_bridged_by_configuration_and_where_it_has_no_websocket() {
         let proxy = Proxy::activated(host);
         let target = target(&proxy, "ann", "tab");
         let mut all: Vec<_> = (0..4).map(|_| opens(&proxy, &target)).collect();
-        all.iter_mut().for_each(|ws| ws.echoes("over TLS"));
+        for ws in &mut all {
+            ws.echoes("over TLS");
+        }
         let told = format!("on spice ({how}, ");
         until("the status says how", || proxy.statuses().iter().any(|line| line.contains(&told)));
     }
@@ -179,7 +185,9 @@ fn where_the_configuration_says_so_a_second_client_is_refused_and_hears_who_has_
     let mut first: Vec<_> = (0..4).map(|_| opens(&proxy, &anns)).collect();
     let answer = proxy.refusal(&target(&proxy, "bob", "tab"), &[]);
     assert_eq!((answer.status, answer.body.as_str()), (409, "spice is in use by ann from 127.0.0.1\n"));
-    first.iter_mut().for_each(|ws| ws.echoes("undisturbed"));
+    for ws in &mut first {
+        ws.echoes("undisturbed");
+    }
     drop(first);
     proxy.open_when_free("/spice").echoes("REDQ\x02\0\0\0\x02\0\0\0\x12\0\0\0");
 }

@@ -93,7 +93,7 @@ fn encrypted(text: &[u8], key: &[u8]) -> Vec<u8> {
     std::fs::read("/tmp/spice-encrypted").unwrap()
 }
 
-/// The session that SPICE_MSG_MAIN_INIT names: the main channel's first message (with short headers).
+/// The session that `SPICE_MSG_MAIN_INIT` names: the main channel's first message (with short headers).
 #[track_caller]
 fn session_of(main: &mut Ws) -> u32 {
     let header = take(main, 6);
