@@ -14,7 +14,7 @@ use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
 pub struct Tls {
     /// VNC.
     pub vnc: VncTls,
-    /// The certificates (PEM) that the chain of SPICE's TLS ports must end in, or why there are none.
+    /// The certificates (PEM) for SPICE's TLS ports, the server's own among them, or why there are none.
     pub spice: Result<String, String>,
 }
 

@@ -188,8 +188,8 @@ impl SpiceTls {
         sh("set -e; mkdir -p /etc/pki/libvirt-spice; cd /etc/pki/libvirt-spice
             openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem -days 2 -subj '/CN=test CA' 2>/dev/null
             openssl req -newkey rsa:2048 -nodes -keyout server-key.pem -out server.csr -subj \"/CN=$(hostname -f)\" 2>/dev/null
-            printf 'subjectAltName=DNS:localhost,DNS:%s\\n' \"$(hostname -f)\" >names
-            openssl x509 -req -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile names -out server-cert.pem 2>/dev/null
+            echo basicConstraints=CA:FALSE >no-names
+            openssl x509 -req -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile no-names -out server-cert.pem 2>/dev/null
             chmod 644 *.pem; cp /etc/libvirt/qemu.conf /root/qemu.conf.saved; echo 'spice_tls = 1' >>/etc/libvirt/qemu.conf");
         restart_libvirtd();
         Self
