@@ -11,7 +11,7 @@ use super::paths::Paths;
 use super::slots;
 use crate::rules::domain::Domain;
 use crate::rules::guest::Uuid;
-use crate::rules::qemu_conf::QemuConf;
+use crate::rules::qemu_conf::{QemuConf, certificates};
 use crate::rules::reach::{self, Tls, VncTls};
 use crate::rules::route::Route;
 
@@ -122,13 +122,16 @@ pub fn tls(paths: &Paths) -> Tls {
     Tls { vnc: vnc_tls(paths, &conf), spice: spice_ca(paths, &conf) }
 }
 
+/// The authority's certificate, and the server's own: many of those name no host, as SPICE clients are told by other
+/// means whom they are to expect.
 fn spice_ca(paths: &Paths, conf: &QemuConf) -> Result<String, String> {
     let mut folders = conf.spice_cert_folders.iter().map(|folder| paths.below_root(folder));
     let first = folders.clone().next();
     let Some(folder) = folders.find(|folder| folder.is_dir()).or(first) else { return Err("no folder".to_owned()) };
     let ca = folder.join("ca-cert.pem");
+    let own = files::read(&folder.join("server-cert.pem"), 256 << 10).ok().flatten().unwrap_or_default();
     match files::read(&ca, 256 << 10) {
-        Ok(Some(pem)) => Ok(pem),
+        Ok(Some(pem)) => Ok(certificates(&pem) + &certificates(&own)),
         Ok(None) => Err(format!("{} does not exist", ca.display())),
         Err(why) => Err(format!("{} cannot be read: {why}", ca.display())),
     }
@@ -183,5 +186,28 @@ mod tests {
         domain.notes.no_publishing = true;
         assert_eq!(publish(&paths, &domain, Claim::Keep).unwrap(), None);
         assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
+    }
+
+    #[test]
+    fn certificates_for_spice_are_of_the_folder_that_libvirt_takes_and_no_key_is_among_them() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let write = |path: &str, text: &str| {
+            let path = paths.below_root(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let block = |what: &str, text: &str| format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n");
+        let missing = paths.below_root("/etc/pki/libvirt-spice/ca-cert.pem");
+        assert_eq!(tls(&paths).spice, Err(format!("{} does not exist", missing.display())));
+        write("/etc/pki/qemu/ca-cert.pem", &block("CERTIFICATE", "general"));
+        assert_eq!(tls(&paths).spice, Ok(block("CERTIFICATE", "general")));
+        write("/etc/pki/libvirt-spice/ca-cert.pem", &block("CERTIFICATE", "authority"));
+        let own = block("PRIVATE KEY", "secret") + &block("CERTIFICATE", "own");
+        write("/etc/pki/libvirt-spice/server-cert.pem", &own);
+        assert_eq!(tls(&paths).spice, Ok(block("CERTIFICATE", "authority") + &block("CERTIFICATE", "own")));
+        write("/etc/libvirt/qemu.conf", "spice_tls_x509_cert_dir = \"/srv/pki\"\n");
+        write("/srv/pki/ca-cert.pem", &block("CERTIFICATE", "elsewhere"));
+        assert_eq!(tls(&paths).spice, Ok(block("CERTIFICATE", "elsewhere")));
     }
 }

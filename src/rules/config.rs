@@ -334,7 +334,7 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Open TCP connections, sessions or not.
     pub max_connections: usize,
-    /// Sessions on one console.
+    /// Clients on one console; a SPICE display has one anyway.
     pub max_viewers: usize,
     /// Largest frame from a client; a message of several may be of any length, it is never put together.
     pub max_frame: usize,

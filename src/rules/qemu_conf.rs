@@ -47,9 +47,29 @@ impl QemuConf {
     }
 }
 
+/// The certificates of a PEM text and nothing else: others may read what they are copied to, and a file may have a key
+/// beside them.
+#[must_use]
+pub fn certificates(pem: &str) -> String {
+    const BEGINS: &str = "-----BEGIN CERTIFICATE-----";
+    const ENDS: &str = "-----END CERTIFICATE-----";
+    let blocks = pem.split(BEGINS).skip(1).filter_map(|block| Some(block.split_once(ENDS)?.0));
+    blocks.map(|block| format!("{BEGINS}{block}{ENDS}\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_pem_file_the_certificates_are_taken_and_no_key() {
+        let block = |what: &str, text: &str| format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n");
+        let (one, two) = (block("CERTIFICATE", "one"), block("CERTIFICATE", "two"));
+        let file =
+            ["words\n", &one, &block("PRIVATE KEY", "secret"), &two, "-----BEGIN CERTIFICATE-----\ncut"].concat();
+        assert_eq!(certificates(&file), one + &two);
+        assert_eq!(certificates("no PEM"), "");
+    }
 
     #[test]
     fn comments_do_not_count_and_folders_follow_libvirts_order() {

@@ -14,7 +14,7 @@ use super::route::{Auth, Backend, Route, Unreachable, VERSION, Way, pts_number};
 pub struct Tls {
     /// VNC.
     pub vnc: VncTls,
-    /// The certificates (PEM) that the chain of SPICE's TLS ports must end in, or why there are none.
+    /// The certificates (PEM) for SPICE's TLS ports, the server's own among them, or why there are none.
     pub spice: Result<String, String>,
 }
 
@@ -277,6 +277,19 @@ mod tests {
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
         assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+    }
+
+    #[test]
+    fn running_guests_with_spice_within_tls_are_reached_there() {
+        let secure = include_str!("../../tests/xml/started-spice-tls-libvirt-9.0.0.xml");
+        let two_channels = include_str!("../../tests/xml/started-spice-channels-libvirt-9.0.0.xml");
+        for (xml, port) in [(secure, 5900), (two_channels, 5902)] {
+            let route = route(&Domain::parse(xml).unwrap(), 4, &Config::default(), &tls(), 0).unwrap();
+            let way = route.way(Console::Spice).unwrap();
+            let place = Some(Backend::Tcp([127, 0, 0, 1].into(), port));
+            assert_eq!((&way.raw, &way.websocket), (&place, &place));
+            assert_eq!((way.raw_ca.as_deref(), way.websocket_ca.as_deref()), (Some("SPICE"), Some("SPICE")));
+        }
     }
 
     #[test]

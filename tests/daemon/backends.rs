@@ -213,13 +213,15 @@ impl Backend {
 /// An authority that signs certificates, as the one that libvirt's documentation has people make.
 pub struct TlsKeys {
     authority: CertifiedIssuer<'static, KeyPair>,
+    last: Mutex<String>,
 }
 
 impl TlsKeys {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { authority: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { authority, last: Mutex::default() }
     }
 
     /// Its certificate, PEM.
@@ -227,10 +229,16 @@ impl TlsKeys {
         self.authority.pem()
     }
 
+    /// The last server's own, PEM.
+    pub fn last_server(&self) -> String {
+        self.last.lock().unwrap().clone()
+    }
+
     fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.authority).unwrap();
+        *self.last.lock().unwrap() = certificate.pem();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

@@ -129,6 +129,9 @@ fn a_backend_with_tls_must_show_a_chain_that_ends_in_the_routes_authority() {
         let proxy = Proxy::activated(Host::new().native_tls("vnc", &backend, &keys.authority()));
         proxy.open("/vnc").echoes("over TLS");
     }
+    let listed = Backend::websocket_tls(&keys, &["elsewhere.example"]);
+    let both = other.authority() + &keys.last_server();
+    Proxy::activated(Host::new().native_tls("vnc", &listed, &both)).open("/vnc").echoes("listed itself");
     for (backend, ca) in [
         (Backend::websocket_tls(&keys, &["localhost"]), other.authority()),
         (Backend::websocket_tls(&keys, &["elsewhere.example"]), keys.authority()),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use console_proxy::rules::ticket::Claims;
 
-use crate::backends::{Backend, Conversation, TlsKeys};
-use crate::client::Ws;
+use crate::backends::{Backend, Conversation, TlsKeys, accept_websocket};
+use crate::client::{Ws, read_frame};
 use crate::host::{Host, Proxy, until};
 
 /// What spice-server before 0.14.3 answers to what is no SPICE: a link message with an error, and it closes.
@@ -128,7 +128,9 @@ fn a_tls_port_is_bridged_by_configuration_and_where_it_has_no_websocket() {
 }
 
 /// A server that notes who comes and goes.
-fn noting() -> (Backend, Arc<Mutex<String>>) {
+fn noting(
+    speak: impl Fn(&mut Conversation) -> io::Result<()> + Send + Sync + 'static,
+) -> (Backend, Arc<Mutex<String>>) {
     let notes = Arc::<Mutex<String>>::default();
     let noted = Arc::clone(&notes);
     let talk = move |conversation: &mut Conversation| {
@@ -140,20 +142,37 @@ fn noting() -> (Backend, Arc<Mutex<String>>) {
     (Backend::serve(talk), notes)
 }
 
+/// The same with a websocket.
+fn speak_websocket(conversation: &mut Conversation) -> io::Result<()> {
+    accept_websocket(conversation)?;
+    loop {
+        let frame = read_frame(conversation)?;
+        if frame.opcode() <= 2 {
+            conversation.write_all(&crate::client::frame(frame.first, None, &frame.payload))?;
+        }
+    }
+}
+
 #[test]
 fn a_second_client_takes_the_display_over_and_the_first_hears_from_whom_before_the_server_does() {
-    let (server, notes) = noting();
-    let proxy = Proxy::activated(Host::new().raw("spice", &server));
-    let (anns, bobs) = (target(&proxy, "ann", "tab"), target(&proxy, "bob", "tab"));
-    let mut first: Vec<_> = (0..4).map(|_| opens(&proxy, &anns)).collect();
+    let (raw, native) = (noting(|conversation| speak(conversation)), noting(speak_websocket));
+    let (bridged, forwarded) = (Host::new().raw("spice", &raw.0), Host::new().native("spice", &native.0));
+    for (host, notes) in [(bridged, raw.1), (forwarded, native.1)] {
+        is_taken_over(&Proxy::activated(host), &notes);
+    }
+}
+
+fn is_taken_over(proxy: &Proxy, notes: &Mutex<String>) {
+    let (anns, bobs) = (target(proxy, "ann", "tab"), target(proxy, "bob", "tab"));
+    let mut first: Vec<_> = (0..4).map(|_| opens(proxy, &anns)).collect();
     std::thread::scope(|scope| {
-        let second = scope.spawn(|| opens(&proxy, &bobs));
+        let second = scope.spawn(|| opens(proxy, &bobs));
         for ws in &mut first {
             assert_eq!(ws.closed(), (4409, "bob from 127.0.0.1 took this console over".to_owned()));
             ws.send_frame(0x88, &4409u16.to_be_bytes());
         }
         let mut second = second.join().unwrap();
-        opens(&proxy, &bobs).echoes("another channel of his");
+        opens(proxy, &bobs).echoes("another channel of his");
         second.echoes("undisturbed");
     });
     let notes = notes.lock().unwrap().clone();
@@ -165,7 +184,7 @@ fn a_second_client_takes_the_display_over_and_the_first_hears_from_whom_before_t
 
 #[test]
 fn another_tab_of_the_same_session_is_another_client() {
-    let (server, _) = noting();
+    let (server, _) = noting(|conversation| speak(conversation));
     let proxy = Proxy::activated(Host::new().raw("spice", &server));
     let one = target(&proxy, "ann", "one");
     let mut first = opens(&proxy, &one);
@@ -179,7 +198,7 @@ fn another_tab_of_the_same_session_is_another_client() {
 
 #[test]
 fn where_the_configuration_says_so_a_second_client_is_refused_and_hears_who_has_the_display() {
-    let (server, _) = noting();
+    let (server, _) = noting(|conversation| speak(conversation));
     let proxy = Proxy::activated(Host::new().raw("spice", &server).config("[spice]\nviewers = \"refuse\"\n"));
     let anns = target(&proxy, "ann", "tab");
     let mut first: Vec<_> = (0..4).map(|_| opens(&proxy, &anns)).collect();

@@ -77,10 +77,20 @@ fn link(ws: &mut Ws, session: u32, channel: u8) {
     assert_eq!(reply[..4], [0; 4], "SPICE_LINK_ERR_OK");
     // The server's RSA key, behind which its capabilities are.
     assert!(size >= 178, "{size}");
-    // The ticket is not looked at where ticketing is off: any 128 bytes.
+    // No password, encrypted all the same: spice-server decrypts it before it looks whether it wants one.
     ws.send(&1u32.to_le_bytes());
-    ws.send(&[0; 128]);
+    ws.send(&encrypted(b"\0", &reply[4..166]));
     assert_eq!(take(ws, 4), [0; 4], "SPICE_LINK_ERR_OK");
+}
+
+/// RSA with OAEP, for a public key in DER.
+#[track_caller]
+fn encrypted(text: &[u8], key: &[u8]) -> Vec<u8> {
+    std::fs::write("/tmp/spice-key.der", key).unwrap();
+    std::fs::write("/tmp/spice-text", text).unwrap();
+    sh("openssl pkeyutl -encrypt -pubin -keyform DER -inkey /tmp/spice-key.der -pkeyopt rsa_padding_mode:oaep \
+        -in /tmp/spice-text -out /tmp/spice-encrypted");
+    std::fs::read("/tmp/spice-encrypted").unwrap()
 }
 
 /// The session that `SPICE_MSG_MAIN_INIT` names: the main channel's first message (with short headers).
@@ -178,8 +188,8 @@ impl SpiceTls {
         sh("set -e; mkdir -p /etc/pki/libvirt-spice; cd /etc/pki/libvirt-spice
             openssl req -x509 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem -days 2 -subj '/CN=test CA' 2>/dev/null
             openssl req -newkey rsa:2048 -nodes -keyout server-key.pem -out server.csr -subj \"/CN=$(hostname -f)\" 2>/dev/null
-            printf 'subjectAltName=DNS:localhost,DNS:%s\\n' \"$(hostname -f)\" >names
-            openssl x509 -req -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile names -out server-cert.pem 2>/dev/null
+            echo basicConstraints=CA:FALSE >no-names
+            openssl x509 -req -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile no-names -out server-cert.pem 2>/dev/null
             chmod 644 *.pem; cp /etc/libvirt/qemu.conf /root/qemu.conf.saved; echo 'spice_tls = 1' >>/etc/libvirt/qemu.conf");
         restart_libvirtd();
         Self

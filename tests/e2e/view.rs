@@ -14,7 +14,7 @@ struct Viewer {
 
 impl Viewer {
     #[track_caller]
-    fn connect(guest: &Guest, options: &str) -> Self {
+    fn connect(guest: &Guest, options: &str, shared: bool) -> Self {
         let mut ws = Ws::connect(guest.port(), "/vnc", &guest.ticket_with(options)).unwrap();
         assert_eq!(take(&mut ws, 12), b"RFB 003.008\n");
         ws.send(b"RFB 003.008\n");
@@ -22,8 +22,7 @@ impl Viewer {
         assert!(take(&mut ws, types.into()).contains(&1), "no password");
         ws.send(&[1]);
         assert_eq!(take(&mut ws, 4), [0; 4]);
-        // Not shared: the proxy says otherwise for who only looks on.
-        ws.send(&[0]);
+        ws.send(&[shared.into()]);
         let init = take(&mut ws, 24);
         let name = u32::from_be_bytes(init[20..24].try_into().unwrap());
         take(&mut ws, name as usize);
@@ -82,12 +81,12 @@ fn take(ws: &mut Ws, n: usize) -> Vec<u8> {
 fn who_looks_on_sees_the_screen_and_types_nothing_and_who_has_control_does() {
     let guest = Guest::define("looked-at").with_vnc_websocket().with_pty_serial().started();
     guest.wait_to_boot();
-    let mut looking = Viewer::connect(&guest, "--view");
+    let mut control = Viewer::connect(&guest, "", true);
+    // Asking for the screen for themselves alone ends nobody's session.
+    let mut looking = Viewer::connect(&guest, "--view", false);
     let before = looking.pixels();
     assert!(before.iter().any(|byte| *byte != before[0]), "there is something on the screen");
     looking.types("expr 86420864 / 4\n");
-
-    let mut control = Viewer::connect(&guest, "");
     control.types("expr 86420864 / 2\n");
     wait_until("the command to run", SOON, || guest.screen().contains("43210432"));
     let screen = guest.screen();
