@@ -155,7 +155,7 @@ fn speak_websocket(conversation: &mut Conversation) -> io::Result<()> {
 
 #[test]
 fn a_second_client_takes_the_display_over_and_the_first_hears_from_whom_before_the_server_does() {
-    let (raw, native) = (noting(|conversation| speak(conversation)), noting(speak_websocket));
+    let (raw, native) = (noting(speak), noting(speak_websocket));
     let (bridged, forwarded) = (Host::new().raw("spice", &raw.0), Host::new().native("spice", &native.0));
     for (host, notes) in [(bridged, raw.1), (forwarded, native.1)] {
         is_taken_over(&Proxy::activated(host), &notes);
@@ -184,7 +184,7 @@ fn is_taken_over(proxy: &Proxy, notes: &Mutex<String>) {
 
 #[test]
 fn another_tab_of_the_same_session_is_another_client() {
-    let (server, _) = noting(|conversation| speak(conversation));
+    let (server, _) = noting(speak);
     let proxy = Proxy::activated(Host::new().raw("spice", &server));
     let one = target(&proxy, "ann", "one");
     let mut first = opens(&proxy, &one);
@@ -198,7 +198,7 @@ fn another_tab_of_the_same_session_is_another_client() {
 
 #[test]
 fn where_the_configuration_says_so_a_second_client_is_refused_and_hears_who_has_the_display() {
-    let (server, _) = noting(|conversation| speak(conversation));
+    let (server, _) = noting(speak);
     let proxy = Proxy::activated(Host::new().raw("spice", &server).config("[spice]\nviewers = \"refuse\"\n"));
     let anns = target(&proxy, "ann", "tab");
     let mut first: Vec<_> = (0..4).map(|_| opens(&proxy, &anns)).collect();
