@@ -38,7 +38,7 @@ function section(name) {
 function notices(folder) {
   const all = new Set();
   for (const file of readdirSync(folder, { recursive: true })) {
-    if (!/^(src|core|vendor)\/.test(file) || !file.endsWith('.js') || file.includes('browser-es-module-loader')) continue;
+    if (!/^(src|core|vendor)\//.test(file) || !file.endsWith('.js') || file.includes('browser-es-module-loader')) continue;
     for (const [comment] of readFileSync(join(folder, file), 'utf8').matchAll(/\/\*[^]*?\*\//g)) {
       if (/copyright/i.test(comment)) all.add(comment.replace(/^[/ *]*\*+[/ ]?/gm, '').trim());
     }
