@@ -27,10 +27,23 @@ function withTheirs(names) {
 
 function section(name) {
   const { version, license, repository } = manifest(name);
-  const texts = files(join(root, 'node_modules', name)).map((file) => readFileSync(file, 'utf8').trim());
+  const folder = join(root, 'node_modules', name);
+  const texts = files(folder).map((file) => readFileSync(file, 'utf8').trim());
   if (texts.length === 0) throw new Error(`${name}: the package has no licence text`);
   const source = (repository?.url ?? repository ?? '').replace(/^git\+/, '');
-  return `${'='.repeat(78)}\n${name} ${version}\nLicence: ${license}\nSource: ${source}\n${'-'.repeat(78)}\n\n${texts.join('\n\n')}\n`;
+  return `${'='.repeat(78)}\n${name} ${version}\nLicence: ${license}\nSource: ${source}\n${'-'.repeat(78)}\n\n${[...texts, ...notices(folder)].join('\n\n')}\n`;
+}
+
+/** Copyright notices of single files, which the minifier removes: each once, also those of code taken from elsewhere. */
+function notices(folder) {
+  const all = new Set();
+  for (const file of readdirSync(folder, { recursive: true })) {
+    if (!/^(src|core|vendor)\//.test(file) || !file.endsWith('.js') || file.includes('browser-es-module-loader')) continue;
+    for (const [comment] of readFileSync(join(folder, file), 'utf8').matchAll(/\/\*[^]*?\*\//g)) {
+      if (/copyright/i.test(comment)) all.add(comment.replace(/^[/ *]*\*+[/ ]?/gm, '').trim());
+    }
+  }
+  return [...all];
 }
 
 function files(folder) {

@@ -160,6 +160,8 @@ export class Chrome {
     } }, texts.skip);
     const bar = h('header', { class: 'bar' }, skip, this.name, this.badge, this.tabs.element, this.title, this.toolRow, this.account, this.more);
     this.stage.append(this.over);
+    this.stage.addEventListener('pointerdown', () => this.toggleMore(false), true);
+    bar.addEventListener('keydown', (event) => event.key === 'Escape' && this.toggleMore(false));
     this.element.append(bar, h('main', {}, this.stage, this.noticeArea), h('footer', {}, this.extraKeys.element));
     document.body.append(opensPanel(this.account, texts.account.button(''), () => this.accountPanel()));
     document.addEventListener('fullscreenchange', () => this.showTools(this.lastTools));

@@ -61,10 +61,11 @@ export function walk(event: KeyboardEvent, all: HTMLElement[], column: boolean):
 
 function place(panel: HTMLElement, button: HTMLElement): void {
   const { left, bottom } = button.getBoundingClientRect();
-  const width = panel.offsetWidth;
-  panel.style.left = `${Math.max(6, Math.min(left, innerWidth - width - 6))}px`;
-  panel.style.top = `${bottom + 4}px`;
-  panel.style.maxHeight = `${innerHeight - bottom - 12}px`;
+  const { offsetWidth, scrollHeight } = panel;
+  const top = Math.max(6, Math.min(bottom + 4, innerHeight - scrollHeight - 8));
+  panel.style.left = `${Math.max(6, Math.min(left, innerWidth - offsetWidth - 6))}px`;
+  panel.style.top = `${top}px`;
+  panel.style.maxHeight = `${innerHeight - top - 6}px`;
 }
 
 /** Asks for a password; null: the person closed the question. */

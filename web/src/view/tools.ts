@@ -46,6 +46,16 @@ export class Tools {
     if (label && label.textContent !== (tool.text ?? tool.label)) label.textContent = tool.text ?? tool.label;
   }
 
+  private items(tool: Tool): { label: string; run(): void }[] {
+    return (tool.menu ?? []).map(({ label, run }) => ({
+      label,
+      run: () => {
+        run();
+        this.used();
+      },
+    }));
+  }
+
   private make(tool: Tool): Made {
     const label = h('span', { class: tool.icon && !tool.text ? 'label only-wide-hidden' : 'label' }, tool.text ?? tool.label);
     const button = h('button', { type: 'button', class: 'tool', 'data-testid': `tool-${tool.id}` }, tool.icon && icon(tool.icon), label);
@@ -53,7 +63,7 @@ export class Tools {
     const made: Made = { button, extra: null, tool };
     // A click leaves the keyboard where it is: in the console.
     button.addEventListener('mousedown', (event) => event.preventDefault());
-    if (tool.menu) made.extra = opensMenu(button, tool.label, () => made.tool.menu ?? []);
+    if (tool.menu) made.extra = opensMenu(button, tool.label, () => this.items(made.tool));
     else if (tool.panel) made.extra = opensPanel(button, tool.label, () => made.tool.panel?.() ?? h('div'));
     else {
       button.addEventListener('click', () => {
