@@ -11,7 +11,11 @@ const assets = join(dist, 'assets');
 
 writeFileSync(join(dist, 'licences.txt'), licences());
 
-for (const file of [join(dist, 'index.html'), join(dist, 'licences.txt'), ...readdirSync(assets).map((name) => join(assets, name))]) {
+for (const file of [
+  join(dist, 'index.html'),
+  join(dist, 'licences.txt'),
+  ...readdirSync(assets).map((name) => join(assets, name)),
+]) {
   if (!/\.(js|css|html|svg|txt)$/.test(file)) continue;
   const bytes = readFileSync(file);
   const quality = { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length };

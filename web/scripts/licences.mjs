@@ -10,10 +10,7 @@ const root = new URL('../', import.meta.url).pathname;
 export function licences() {
   const own = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const names = withTheirs(Object.keys(own.dependencies));
-  return [
-    'This page contains the following software, each under its own licence.\n',
-    ...names.map(section),
-  ].join('\n');
+  return ['This page contains the following software, each under its own licence.\n', ...names.map(section)].join('\n');
 }
 
 /** The packages, and those that they need. */
@@ -38,7 +35,8 @@ function section(name) {
 function notices(folder) {
   const all = new Set();
   for (const file of readdirSync(folder, { recursive: true })) {
-    if (!/^(src|core|vendor)\//.test(file) || !file.endsWith('.js') || file.includes('browser-es-module-loader')) continue;
+    if (!/^(src|core|vendor)\//.test(file) || !file.endsWith('.js') || file.includes('browser-es-module-loader'))
+      continue;
     for (const [comment] of readFileSync(join(folder, file), 'utf8').matchAll(/\/\*[^]*?\*\//g)) {
       if (/copyright/i.test(comment)) all.add(comment.replace(/^[/ *]*\*+[/ ]?/gm, '').trim());
     }
@@ -50,7 +48,11 @@ function files(folder) {
   const places = [folder, join(folder, 'docs'), ...['vendor/pako'].map((one) => join(folder, one))];
   return places
     .filter((place) => existsSync(place))
-    .flatMap((place) => readdirSync(place).filter((name) => /^(licen[cs]e|copying)/i.test(name)).map((name) => join(place, name)));
+    .flatMap((place) =>
+      readdirSync(place)
+        .filter((name) => /^(licen[cs]e|copying)/i.test(name))
+        .map((name) => join(place, name)),
+    );
 }
 
 function manifest(name) {

@@ -11,7 +11,9 @@ export function report(dist) {
   const groups = { page: statSync(join(dist, 'index.html.br')).size };
   for (const name of readdirSync(assets)) {
     if (!/\.(js|css|svg)\.br$/.test(name)) continue;
-    const group = /^(terminal|addon|vnc|spice)-/.exec(name)?.[1]?.replace('addon', 'terminal') ?? (/^index-|^favicon-/.test(name) ? 'page' : 'shared');
+    const group =
+      /^(terminal|addon|vnc|spice)-/.exec(name)?.[1]?.replace('addon', 'terminal') ??
+      (/^index-|^favicon-/.test(name) ? 'page' : 'shared');
     groups[group] = (groups[group] ?? 0) + statSync(join(assets, name)).size;
   }
   const all = Object.values(groups).reduce((sum, size) => sum + size, 0);

@@ -10,6 +10,7 @@ import { Leave } from './rules/leave';
 import { linkedConsole } from './rules/links';
 import { Session, type SessionPage } from './flow/session';
 import { consoleName, texts } from './texts';
+import { load } from './viewers/viewer';
 import { Chrome } from './view/chrome';
 import { cannotPanel, statePanel } from './view/panel';
 import { askPassword } from './view/popover';
@@ -22,7 +23,9 @@ export class Page {
   private chosen: string | null = null;
   private asking: Promise<Got> | null = null;
   private readonly chrome: Chrome;
-  private readonly client = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  private readonly client = [...crypto.getRandomValues(new Uint8Array(12))]
+    .map((byte) => byte.toString(16).padStart(2, '0'))
+    .join('');
 
   /** `refusal`: why the ticket of the address bought nothing. */
   constructor(
@@ -40,6 +43,9 @@ export class Page {
   }
 
   enter(): void {
+    // What the address names will be opened: its viewer may come while the proxy is asked.
+    const linked = linkedConsole(location.hash);
+    if (linked) void load(linked).catch(() => undefined);
     this.entry.tell({ type: 'enter' });
   }
 
@@ -67,14 +73,13 @@ export class Page {
 
   /** The proxy told of the guest for the first time. */
   private entered(): void {
-    this.entry.tell({ type: 'ready' });
     const guest = this.guest;
     if (!guest) return;
     const wish = { linked: linkedConsole(location.hash), last: recall(`last:${guest.uuid}`) };
     const unreachable = guest.unreachable.find((one) => one.console === wish.linked);
     const first = unreachable?.console ?? choose(guest.consoles, wish)?.console ?? guest.unreachable[0]?.console;
     if (first) this.choose(first, false);
-    else this.draw();
+    this.entry.tell({ type: 'ready' });
   }
 
   private choose(console: string, byHand: boolean): void {
@@ -166,7 +171,8 @@ export class Page {
   }
 
   private draw(): void {
-    const shown = this.chosen === null ? this.entry : this.session();
+    // Until the proxy told of the guest, and after a log-out, the page speaks for all consoles.
+    const shown = this.chosen === null || this.entry.state.name !== 'connected' ? this.entry : this.session();
     const refused = this.chosen === null ? null : this.refusedReason(this.chosen);
     const { dataset } = this.document.documentElement;
     dataset.console = this.chosen ?? '';

@@ -3,23 +3,49 @@ import { choose } from '../src/rules/choose';
 import { isConsole, readGuest, type Console } from '../src/rules/guest';
 import { linkedConsole, takeTicket } from '../src/rules/links';
 
-const one = (console: string, more: Partial<Console> = {}): Console => ({ console, path: console, reached: 'bridged', added: false, ...more });
+const one = (console: string, more: Partial<Console> = {}): Console => ({
+  console,
+  path: console,
+  reached: 'bridged',
+  added: false,
+  ...more,
+});
 const none = { linked: null, last: null };
 
 describe('the console that comes first', () => {
   const vnc = one('vnc');
-  const table: [what: string, consoles: Console[], wish: { linked: string | null; last: string | null }, first: string | undefined][] = [
+  const table: [
+    what: string,
+    consoles: Console[],
+    wish: { linked: string | null; last: string | null },
+    first: string | undefined,
+  ][] = [
     ['the display', [one('serial/0', { spoke: 1 }), vnc], none, 'vnc'],
     ['a SPICE display as well', [one('serial/0'), one('spice')], none, 'spice'],
-    ['the text console that spoke last', [one('serial/0', { spoke: 90 }), one('serial/1', { spoke: 2 })], none, 'serial/1'],
+    [
+      'the text console that spoke last',
+      [one('serial/0', { spoke: 90 }), one('serial/1', { spoke: 2 })],
+      none,
+      'serial/1',
+    ],
     ['one that spoke before one that did not', [one('serial/0'), one('console/0', { spoke: 900 })], none, 'console/0'],
     ['a silent added port last', [one('serial/1', { added: true }), one('serial/0')], none, 'serial/0'],
     ['also where it spoke', [one('serial/1', { added: true, spoke: 1 }), one('serial/0')], none, 'serial/0'],
     ['the only one, though added and silent', [one('serial/0', { added: true })], none, 'serial/0'],
     ['the one that the address names', [vnc, one('serial/0')], { linked: 'serial/0', last: 'vnc' }, 'serial/0'],
-    ['also where it is refused', [one('vnc', { refused: 'no' }), one('serial/0')], { linked: 'vnc', last: null }, 'vnc'],
+    [
+      'also where it is refused',
+      [one('vnc', { refused: 'no' }), one('serial/0')],
+      { linked: 'vnc', last: null },
+      'vnc',
+    ],
     ['the one used last', [vnc, one('serial/0')], { linked: null, last: 'serial/0' }, 'serial/0'],
-    ['not where it is refused now', [vnc, one('serial/0', { refused: 'no' })], { linked: null, last: 'serial/0' }, 'vnc'],
+    [
+      'not where it is refused now',
+      [vnc, one('serial/0', { refused: 'no' })],
+      { linked: null, last: 'serial/0' },
+      'vnc',
+    ],
     ['not where it is gone', [vnc], { linked: 'serial/7', last: 'serial/8' }, 'vnc'],
     ['no refused display', [one('vnc', { refused: 'no' }), one('serial/0')], none, 'serial/0'],
     ['a refused one where there is nothing else', [one('vnc', { refused: 'no' })], none, 'vnc'],
@@ -47,7 +73,9 @@ describe('deep links', () => {
 
   it('names only consoles that are safe as a path', () => {
     expect(['vnc', 'spice', 'serial/0', 'console/12345'].every(isConsole)).toBe(true);
-    expect(['VNC', '//x', 'serial/-1', 'serial/1?x', 'serial/123456', '../vnc', '', 7, null].some(isConsole)).toBe(false);
+    expect(['VNC', '//x', 'serial/-1', 'serial/1?x', 'serial/123456', '../vnc', '', 7, null].some(isConsole)).toBe(
+      false,
+    );
   });
 });
 
@@ -77,7 +105,12 @@ describe('what the proxy tells of the guest', () => {
       name: '<img src=x onerror=alert(1)>',
       mode: 'something new',
       session: { ends: 5 },
-      consoles: [{ console: 'vnc', path: '//evil' }, { console: '../../x' }, 7, { console: 'serial/0', added: true, spoke: 3, refused: 'no' }],
+      consoles: [
+        { console: 'vnc', path: '//evil' },
+        { console: '../../x' },
+        7,
+        { console: 'serial/0', added: true, spoke: 3, refused: 'no' },
+      ],
       unreachable: [{ console: 'spice', reason: 'r' }, { console: 'x' }],
     });
     expect(guest).toMatchObject({ name: '<img src=x onerror=alert(1)>', mode: 'view', ends: 5, person: '' });

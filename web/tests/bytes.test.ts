@@ -106,7 +106,13 @@ describe('words from a guest', () => {
   });
 
   it('amounts are for people', () => {
-    expect([0, 999, 1000, 48_100_000, 123_456_789].map(amount)).toEqual(['0 bytes', '999 bytes', '1.0 kB', '48.1 MB', '123 MB']);
+    expect([0, 999, 1000, 48_100_000, 123_456_789].map(amount)).toEqual([
+      '0 bytes',
+      '999 bytes',
+      '1.0 kB',
+      '48.1 MB',
+      '123 MB',
+    ]);
   });
 });
 
@@ -123,7 +129,12 @@ describe('typing for somebody', () => {
     const progress: string[] = [];
     let due: (() => void) | null = null;
     const clock = { set: (run: () => void) => ((due = run), 1), clear: () => (due = null) };
-    const pacer = new Pacer<string>((piece) => sent.push(piece), (done, all) => progress.push(`${done}/${all}`), 10, clock);
+    const pacer = new Pacer<string>(
+      (piece) => sent.push(piece),
+      (done, all) => progress.push(`${done}/${all}`),
+      10,
+      clock,
+    );
     pacer.add(['a', 'b', 'c']);
     expect(sent).toEqual(['a']);
     (due as (() => void) | null)?.();

@@ -5,7 +5,8 @@ import { readGuest, type Guest } from '../rules/guest';
 
 const PATIENCE = 8_000;
 
-export type Got = { kind: 'ok'; guest: Guest } | { kind: 'status'; status: number; reason: string } | { kind: 'silent' };
+export type Got =
+  { kind: 'ok'; guest: Guest } | { kind: 'status'; status: number; reason: string } | { kind: 'silent' };
 
 /** The folder that the page was loaded from. */
 export function base(): URL {

@@ -4,13 +4,25 @@
 const UNFIT = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]/gu;
 
 export function clean(words: string, longest = 200): string {
-  const line = [...words.slice(0, longest * 4).replace(UNFIT, ' ').replace(/\s+/g, ' ').trim()];
+  const line = [
+    ...words
+      .slice(0, longest * 4)
+      .replace(UNFIT, ' ')
+      .replace(/\s+/g, ' ')
+      .trim(),
+  ];
   return line.length > longest ? `${line.slice(0, longest - 1).join('')}…` : line.join('');
 }
 
 /** A file's name made of words: letters, digits, and little else. */
 export function fileName(words: string): string {
-  return words.normalize('NFKD').replace(/[^A-Za-z0-9._]+/g, '-').replace(/^[-.]+|-+$/g, '').slice(0, 80) || 'console';
+  return (
+    words
+      .normalize('NFKD')
+      .replace(/[^A-Za-z0-9._]+/g, '-')
+      .replace(/^[-.]+|-+$/g, '')
+      .slice(0, 80) || 'console'
+  );
 }
 
 /** "1.4 MB": for people, in decimal units. */

@@ -11,7 +11,7 @@ export const TYPED = 32;
 export function pieces(text: string, bytes = PASTE.bytes): Uint8Array[] {
   const all = new TextEncoder().encode(text);
   const cut: Uint8Array[] = [];
-  for (let at = 0; at < all.length; ) {
+  for (let at = 0; at < all.length;) {
     let end = Math.min(at + bytes, all.length);
     while (end < all.length && end > at + 1 && ((all[end] ?? 0) & 0xc0) === 0x80) end -= 1;
     cut.push(all.subarray(at, end));

@@ -53,12 +53,26 @@ export const en = {
     smaller: 'Smaller text',
     larger: 'Larger text',
     setSize: (rows: number, cols: number) => `Set terminal size (types: stty rows ${rows} cols ${cols})`,
-    setSizeShort: 'Set terminal size',
     download: 'Download the scrollback',
-    extra: { Escape: 'Esc', Tab: 'Tab', Control: 'Ctrl', Alt: 'Alt', ArrowUp: 'Up', ArrowDown: 'Down', ArrowLeft: 'Left', ArrowRight: 'Right' },
+    extra: {
+      Escape: 'Esc',
+      Tab: 'Tab',
+      Control: 'Ctrl',
+      Alt: 'Alt',
+      ArrowUp: 'Up',
+      ArrowDown: 'Down',
+      ArrowLeft: 'Left',
+      ArrowRight: 'Right',
+    },
   },
 
-  search: { label: 'Search the terminal', next: 'Next', previous: 'Previous', none: 'Not found', found: (n: number, all: number) => `${n} of ${all}` },
+  search: {
+    label: 'Search the terminal',
+    next: 'Next',
+    previous: 'Previous',
+    none: 'Not found',
+    found: (n: number, all: number) => `${n} of ${all}`,
+  },
 
   clipboard: {
     title: 'Clipboard',
@@ -72,6 +86,7 @@ export const en = {
     fromGuest: 'The guest set its clipboard.',
     denied: 'The browser does not let this page read the clipboard: paste the text into the field.',
     copied: 'Copied.',
+    notCopied: 'The browser does not let this page write to the clipboard.',
     nothing: 'Nothing is selected.',
     empty: 'There is no text to type.',
     pasteTitle: 'Paste text',
@@ -84,7 +99,6 @@ export const en = {
     progress: (done: number, all: number) => `Typing: ${done} of ${all}`,
     pasting: (done: string, all: string) => `Pasting: ${done} of ${all}`,
     unknown: (n: number) => `${n} characters have no key on a US keyboard and were left out.`,
-    viewOnly: 'This session is view-only: nothing is typed.',
   },
 
   terminal: {
@@ -101,6 +115,18 @@ export const en = {
       command: (n: number) => `systemctl enable --now serial-getty@ttyS${n}.service`,
       copy: 'Copy the command',
     },
+  },
+
+  spice: {
+    errors: {
+      '3': 'the display did not understand the request',
+      '4': 'the display speaks another version of SPICE',
+      '5': 'the display wants TLS',
+      '6': 'the display wants a connection without TLS',
+      '8': 'the display does not know this connection any more',
+      '9': 'the display lacks this channel',
+    } as Record<string, string>,
+    other: (words: string) => `the display refused: ${words}`,
   },
 
   password: {
@@ -173,8 +199,6 @@ export const en = {
       '#logged-out': '',
       '#silent': '',
     } as Record<string, string>,
-    code: (code: number) => `the connection was closed without a reason (websocket code ${code})`,
-    now: (words: string) => `Console state: ${words}`,
     connected: 'Connected',
   },
 
@@ -183,11 +207,13 @@ export const en = {
   help: {
     title: 'Help',
     leave: 'Leave the console by keyboard',
-    leaveBody: 'Hold Ctrl, Alt and Shift together and let go: the focus moves to the bar at the top. Arrow keys walk along the tabs, Enter goes back into the console.',
+    leaveBody:
+      'Hold Ctrl, Alt and Shift together and let go: the focus moves to the bar at the top. Arrow keys walk along the tabs, Enter goes back into the console.',
     display: 'Displays',
     displayBody: 'Keys that the browser keeps for itself are under “Keys”. Text is typed as on a US keyboard.',
     terminal: 'Text consoles',
-    terminalBody: 'Paste with Ctrl+Shift+V, copy with Ctrl+Shift+C or the buttons. A serial line does not know the window’s size: “Set terminal size” types the command that tells it. What programs in the guest copy (OSC 52) reaches your clipboard only after you agree; they can never read it.',
+    terminalBody:
+      'Paste with Ctrl+Shift+V, copy with Ctrl+Shift+C or the buttons. A serial line does not know the window’s size: “Set terminal size” types the command that tells it. What programs in the guest copy (OSC 52) reaches your clipboard only after you agree; they can never read it.',
     licences: 'Licences of the software in this page',
   },
 };

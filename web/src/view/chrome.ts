@@ -27,12 +27,25 @@ export class Chrome {
   readonly tabs: Tabs;
   readonly extraKeys: ExtraKeys;
   private readonly name = h('h1', { class: 'guest', 'data-testid': 'guest-name' }, texts.untitled);
-  private readonly badge = h('span', { class: 'badge', hidden: true, title: texts.badge.viewTitle, 'data-testid': 'view-only' }, texts.badge.view);
+  private readonly badge = h(
+    'span',
+    { class: 'badge', hidden: true, title: texts.badge.viewTitle, 'data-testid': 'view-only' },
+    texts.badge.view,
+  );
   private readonly title = h('span', { class: 'subtitle faint', 'data-testid': 'terminal-title' });
   private readonly toolRow = h('div', { class: 'tools', role: 'toolbar', 'aria-label': texts.tools });
   private readonly tools: Tools;
-  private readonly more = h('button', { type: 'button', class: 'tool more', 'aria-expanded': 'false', 'aria-label': texts.menu, title: texts.menu }, icon('menu'));
-  private readonly account = h('button', { type: 'button', class: 'tool account', 'data-testid': 'account', 'aria-label': texts.account.button('') }, icon('account'), h('span', { class: 'label' }, texts.account.button('')));
+  private readonly more = h(
+    'button',
+    { type: 'button', class: 'tool more', 'aria-expanded': 'false', 'aria-label': texts.menu, title: texts.menu },
+    icon('menu'),
+  );
+  private readonly account = h(
+    'button',
+    { type: 'button', class: 'tool account', 'data-testid': 'account', 'aria-label': texts.account.button('') },
+    icon('account'),
+    h('span', { class: 'label' }, texts.account.button('')),
+  );
   private readonly stage = h('div', { id: 'stage', class: 'stage', tabindex: -1, role: 'tabpanel' });
   private readonly over = h('div', { class: 'over', role: 'status', 'data-testid': 'state', hidden: true });
   private readonly notices = new Map<string, Notices>();
@@ -41,6 +54,7 @@ export class Chrome {
   /** The person chose the console by hand: it gets the focus as soon as it is there. */
   wanted = false;
   private extraShown = matchMedia('(pointer: coarse)').matches;
+  private lastTools: Tool[] = [];
   private guestShown: Guest | null = null;
   private warned = false;
 
@@ -142,23 +156,40 @@ export class Chrome {
     const theme = recall('theme') ?? 'auto';
     this.tools.show([
       ...tools,
-      ...(tools.length ? [{ id: 'extra-keys', label: t.extraKeys, icon: 'extraKeys', pressed: this.extraShown, run: () => this.toggleExtra() }] : []),
+      ...(tools.length > 0 ? [this.extraTool()] : []),
       { id: 'theme', label: t.theme[theme as 'auto'] ?? t.theme.auto, icon: 'theme', run: () => this.nextTheme() },
-      { id: 'full-screen', label: document.fullscreenElement ? t.leaveFullScreen : t.fullScreen, icon: 'fullScreen', disabled: !document.fullscreenEnabled, run: () => void this.fullScreen() },
+      {
+        id: 'full-screen',
+        label: document.fullscreenElement ? t.leaveFullScreen : t.fullScreen,
+        icon: 'fullScreen',
+        disabled: !document.fullscreenEnabled,
+        run: () => void this.fullScreen(),
+      },
       { id: 'help', label: t.help, icon: 'help', panel: helpPanel },
     ]);
     this.lastTools = tools;
     this.drawExtra();
   }
-  private lastTools: Tool[] = [];
 
   private build(): void {
     this.more.addEventListener('click', () => this.toggleMore(!this.element.classList.contains('more-open')));
-    const skip = h('a', { class: 'skip', href: '#stage', click: (event: Event) => {
+    const toConsole = (event: Event) => {
       event.preventDefault();
       (this.owner.viewer() ?? this.stage).focus();
-    } }, texts.skip);
-    const bar = h('header', { class: 'bar' }, skip, this.name, this.badge, this.tabs.element, this.title, this.toolRow, this.account, this.more);
+    };
+    const skip = h('a', { class: 'skip', href: '#stage', click: toConsole }, texts.skip);
+    const bar = h(
+      'header',
+      { class: 'bar' },
+      skip,
+      this.name,
+      this.badge,
+      this.tabs.element,
+      this.title,
+      this.toolRow,
+      this.account,
+      this.more,
+    );
     this.stage.append(this.over);
     this.stage.addEventListener('pointerdown', () => this.toggleMore(false), true);
     bar.addEventListener('keydown', (event) => event.key === 'Escape' && this.toggleMore(false));
@@ -166,7 +197,8 @@ export class Chrome {
     document.body.append(opensPanel(this.account, texts.account.button(''), () => this.accountPanel()));
     document.addEventListener('fullscreenchange', () => this.showTools(this.lastTools));
     // On a phone the on-screen keyboard covers part of the page: the console gets what is left.
-    const fit = () => document.documentElement.style.setProperty('--height', `${visualViewport?.height ?? innerHeight}px`);
+    const fit = () =>
+      document.documentElement.style.setProperty('--height', `${visualViewport?.height ?? innerHeight}px`);
     visualViewport?.addEventListener('resize', fit);
     fit();
     this.showTools([]);
@@ -175,7 +207,9 @@ export class Chrome {
   private accountPanel(): HTMLElement {
     const t = texts.account;
     const guest = this.guestShown;
-    const ends = guest?.ends ? new Date(guest.ends * 1000).toLocaleTimeString(texts.language, { timeStyle: 'short' }) : null;
+    const ends = guest?.ends
+      ? new Date(guest.ends * 1000).toLocaleTimeString(texts.language, { timeStyle: 'short' })
+      : null;
     return h(
       'div',
       { class: 'content' },
@@ -188,6 +222,11 @@ export class Chrome {
   private toggleMore(open: boolean): void {
     this.element.classList.toggle('more-open', open);
     this.more.setAttribute('aria-expanded', String(open));
+  }
+
+  private extraTool(): Tool {
+    const run = () => this.toggleExtra();
+    return { id: 'extra-keys', label: texts.tool.extraKeys, icon: 'extraKeys', pressed: this.extraShown, run };
   }
 
   private toggleExtra(): void {
@@ -217,4 +256,3 @@ export class Chrome {
     else document.documentElement.dataset.theme = theme;
   }
 }
-

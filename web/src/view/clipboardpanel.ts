@@ -19,7 +19,7 @@ export function clipboardPanel(owner: ClipboardOwner): HTMLElement {
   field.value = owner.text;
   field.addEventListener('input', () => (owner.text = field.value));
   const said = h('p', { class: 'faint', role: 'status' }, owner.send ? '' : t.noText);
-  const copy = async () => void (said.textContent = (await copyText(field.value)) ? t.copied : t.denied);
+  const copy = async () => void (said.textContent = (await copyText(field.value)) ? t.copied : t.notCopied);
   const fetch = async () => {
     const text = await readText();
     if (text === null) said.textContent = t.denied;

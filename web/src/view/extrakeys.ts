@@ -8,7 +8,12 @@ const ROW = ['Escape', 'Tab', 'Control', 'Alt', 'ArrowLeft', 'ArrowUp', 'ArrowDo
 const ARROWS: Record<string, string> = { ArrowLeft: '←', ArrowUp: '↑', ArrowDown: '↓', ArrowRight: '→' };
 
 export class ExtraKeys {
-  readonly element = h('div', { class: 'extra-keys', role: 'toolbar', 'aria-label': texts.tool.extraKeys, hidden: true });
+  readonly element = h('div', {
+    class: 'extra-keys',
+    role: 'toolbar',
+    'aria-label': texts.tool.extraKeys,
+    hidden: true,
+  });
   private held = new Map<'Control' | 'Alt', HTMLButtonElement>();
 
   constructor(
@@ -27,7 +32,11 @@ export class ExtraKeys {
 
   private make(name: (typeof ROW)[number]): HTMLElement {
     const label = texts.tool.extra[name];
-    const button = h('button', { type: 'button', 'aria-label': label, 'data-testid': `key-${name}` }, ARROWS[name] ?? label);
+    const button = h(
+      'button',
+      { type: 'button', 'aria-label': label, 'data-testid': `key-${name}` },
+      ARROWS[name] ?? label,
+    );
     if (name === 'Control' || name === 'Alt') {
       this.held.set(name, button);
       button.setAttribute('aria-pressed', 'false');

@@ -28,7 +28,11 @@ export class Notices {
     }
     if (!notice.passing) {
       line.append(
-        h('button', { type: 'button', class: 'plain', 'aria-label': texts.close, click: () => this.remove(id) }, icon('close')),
+        h(
+          'button',
+          { type: 'button', class: 'plain', 'aria-label': texts.close, click: () => this.remove(id) },
+          icon('close'),
+        ),
       );
     }
     const timer = notice.brief ? window.setTimeout(() => this.remove(id), BRIEF) : undefined;

@@ -89,7 +89,9 @@ function draw(words: Words, act?: () => void): HTMLElement {
     words.reason && h('p', { class: 'reason', 'data-testid': 'reason' }, texts.state.reason(words.reason)),
     words.body && h('p', {}, words.body),
     words.command && h('pre', { tabindex: 0 }, words.command),
-    words.action && act && h('button', { type: 'button', class: 'primary', 'data-testid': 'retry', click: act }, words.action),
+    words.action &&
+      act &&
+      h('button', { type: 'button', class: 'primary', 'data-testid': 'retry', click: act }, words.action),
   );
 }
 
@@ -97,5 +99,9 @@ function countdown(state: State, due: number, now: number): HTMLElement {
   const asking = 'wait' in state && state.wait === null;
   const seconds = Math.max(1, Math.ceil((due - now) / 1000));
   // Not read out each second: the state itself was.
-  return h('p', { class: 'faint', 'aria-hidden': 'true', 'data-countdown': true }, asking ? texts.state.trying : texts.state.retryIn(seconds));
+  return h(
+    'p',
+    { class: 'faint', 'aria-hidden': 'true', 'data-countdown': true },
+    asking ? texts.state.trying : texts.state.retryIn(seconds),
+  );
 }

@@ -28,7 +28,11 @@ export function opensPanel(button: HTMLButtonElement, label: string, content: ()
 }
 
 /** Makes a button open a menu. */
-export function opensMenu(button: HTMLButtonElement, label: string, items: () => { label: string; run(): void }[]): HTMLElement {
+export function opensMenu(
+  button: HTMLButtonElement,
+  label: string,
+  items: () => { label: string; run(): void }[],
+): HTMLElement {
   const menu = opensPanel(button, label, () => {
     const list = h('div', { class: 'menu' });
     for (const item of items()) {

@@ -14,7 +14,13 @@ const decorations = {
 
 export class SearchBar {
   readonly element: HTMLElement;
-  private readonly field = h('input', { type: 'search', 'aria-label': texts.search.label, placeholder: texts.search.label, spellcheck: 'false', 'data-testid': 'search' });
+  private readonly field = h('input', {
+    type: 'search',
+    'aria-label': texts.search.label,
+    placeholder: texts.search.label,
+    spellcheck: 'false',
+    'data-testid': 'search',
+  });
   private readonly count = h('span', { class: 'faint', role: 'status' });
 
   constructor(
@@ -29,7 +35,11 @@ export class SearchBar {
       this.count,
       h('button', { type: 'button', click: () => this.find(false) }, t.previous),
       h('button', { type: 'button', click: () => this.find(true) }, t.next),
-      h('button', { type: 'button', class: 'plain', 'aria-label': texts.close, click: () => this.toggle() }, icon('close')),
+      h(
+        'button',
+        { type: 'button', class: 'plain', 'aria-label': texts.close, click: () => this.toggle() },
+        icon('close'),
+      ),
     );
     this.field.addEventListener('input', () => this.find(true, true));
     this.field.addEventListener('keydown', (event) => {

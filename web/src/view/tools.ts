@@ -57,8 +57,17 @@ export class Tools {
   }
 
   private make(tool: Tool): Made {
-    const label = h('span', { class: tool.icon && !tool.text ? 'label only-wide-hidden' : 'label' }, tool.text ?? tool.label);
-    const button = h('button', { type: 'button', class: 'tool', 'data-testid': `tool-${tool.id}` }, tool.icon && icon(tool.icon), label);
+    const label = h(
+      'span',
+      { class: tool.icon && !tool.text ? 'label only-wide-hidden' : 'label' },
+      tool.text ?? tool.label,
+    );
+    const button = h(
+      'button',
+      { type: 'button', class: 'tool', 'data-testid': `tool-${tool.id}` },
+      tool.icon && icon(tool.icon),
+      label,
+    );
     if (tool.text && tool.text !== tool.label) button.setAttribute('aria-label', tool.label);
     const made: Made = { button, extra: null, tool };
     // A click leaves the keyboard where it is: in the console.

@@ -33,7 +33,11 @@ export class DisplayTools implements ClipboardOwner {
     private readonly host: ViewerHost,
     private readonly screen: Screen,
   ) {
-    this.pacer = new Pacer((stroke) => this.stroke(stroke), (done, all) => this.showProgress(done, all), KEYS.every);
+    this.pacer = new Pacer(
+      (stroke) => this.stroke(stroke),
+      (done, all) => this.showProgress(done, all),
+      KEYS.every,
+    );
     this.keyboard = new SoftKeyboard(
       (stroke) => this.withHeld(() => this.stroke(stroke)),
       (one) => this.withHeld(() => this.tap(one)),
@@ -59,11 +63,23 @@ export class DisplayTools implements ClipboardOwner {
     if (this.host.viewOnly) return [];
     const t = texts.tool;
     return [
-      { id: 'ctrl-alt-del', label: t.ctrlAltDel, text: t.ctrlAltDel, run: () => this.chord(['Control', 'Alt', 'Delete']) },
-      { id: 'keys', label: t.keys, text: t.keys, menu: CHORDS.map((chord) => ({ label: chordName(chord), run: () => this.chord(chord) })) },
+      {
+        id: 'ctrl-alt-del',
+        label: t.ctrlAltDel,
+        text: t.ctrlAltDel,
+        run: () => this.chord(['Control', 'Alt', 'Delete']),
+      },
+      {
+        id: 'keys',
+        label: t.keys,
+        text: t.keys,
+        menu: CHORDS.map((chord) => ({ label: chordName(chord), run: () => this.chord(chord) })),
+      },
       { id: 'clipboard', label: t.clipboard, icon: 'clipboard', panel: () => clipboardPanel(this) },
       { id: 'type', label: t.typeClipboard, icon: 'type', run: () => void this.typeClipboard() },
-      ...(isTouched() ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.keyboard.toggle() }] : []),
+      ...(isTouched()
+        ? [{ id: 'keyboard', label: t.keyboard, icon: 'keyboard', run: () => this.keyboard.toggle() }]
+        : []),
     ];
   }
 
@@ -81,8 +97,9 @@ export class DisplayTools implements ClipboardOwner {
   fromGuest(text: string): void {
     if (text === this.same) return;
     this.text = this.same = text;
-    if (this.sync && document.hasFocus()) void copyText(text);
-    else this.host.notice('clipboard', { text: texts.clipboard.fromGuest, brief: true });
+    const tell = () => this.host.notice('clipboard', { text: texts.clipboard.fromGuest, brief: true });
+    if (this.sync && document.hasFocus()) void copyText(text).then((done) => !done && tell());
+    else tell();
   }
 
   /** The person comes to the display: what they copied elsewhere comes along, if the browser lets it. */
@@ -96,7 +113,8 @@ export class DisplayTools implements ClipboardOwner {
   type(text: string): void {
     const all = strokes(text);
     const usable = this.screen.anyLetter ? all : all.filter((stroke) => stroke.code !== null);
-    if (usable.length < all.length) this.host.notice('unknown', { text: texts.typing.unknown(all.length - usable.length) });
+    if (usable.length < all.length)
+      this.host.notice('unknown', { text: texts.typing.unknown(all.length - usable.length) });
     if (usable.length === 0) return this.host.notice('empty', { text: texts.clipboard.empty, brief: true });
     this.screen.focus();
     this.pacer.add(usable);

@@ -6,7 +6,16 @@ import { h } from '../view/dom';
 
 /** Something to delete, so that the field tells of Backspace. */
 const FILL = '\u00a0'.repeat(32);
-const PASSED: readonly string[] = ['Enter', 'Tab', 'Escape', 'ArrowLeft', 'ArrowUp', 'ArrowRight', 'ArrowDown', 'Delete'];
+const PASSED: readonly string[] = [
+  'Enter',
+  'Tab',
+  'Escape',
+  'ArrowLeft',
+  'ArrowUp',
+  'ArrowRight',
+  'ArrowDown',
+  'Delete',
+];
 
 export class SoftKeyboard {
   readonly field = h('textarea', {

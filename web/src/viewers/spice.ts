@@ -43,7 +43,11 @@ class SpiceViewer implements Viewer {
       focus: () => this.focus(),
     });
     const label = texts.console.screen(clean(host.guest, 80));
-    this.element = h('div', { class: 'display spice', tabindex: 0, role: 'application', 'aria-label': label }, this.screen);
+    this.element = h(
+      'div',
+      { class: 'display spice', tabindex: 0, role: 'application', 'aria-label': label },
+      this.screen,
+    );
     this.element.append(this.display.keyboard.field);
     this.listen();
   }
@@ -126,11 +130,16 @@ class SpiceViewer implements Viewer {
     for (const type of ['keydown', 'keyup'] as const) {
       element.addEventListener(type, (event) => this.keyEvent(event), true);
     }
-    for (const type of ['mouseover', 'mouseout']) element.addEventListener(type, (event) => event.stopPropagation(), true);
+    for (const type of ['mouseover', 'mouseout'])
+      element.addEventListener(type, (event) => event.stopPropagation(), true);
     this.screen.addEventListener('mousedown', () => this.focus(), true);
     element.addEventListener('focusout', () => this.keys.releaseAll());
     new ResizeObserver(() => this.fit()).observe(element);
-    new MutationObserver(() => this.drawn()).observe(this.screen, { childList: true, subtree: true, attributeFilter: ['width', 'height'] });
+    new MutationObserver(() => this.drawn()).observe(this.screen, {
+      childList: true,
+      subtree: true,
+      attributeFilter: ['width', 'height'],
+    });
   }
 
   private keyEvent(event: KeyboardEvent): void {
@@ -200,7 +209,8 @@ class SpiceViewer implements Viewer {
     if (!(error instanceof Error)) return;
     if (error.message === 'Permission denied.') return void this.askPassword();
     // A link error, a protocol that is not SPICE. What the library guesses when a socket closes is not worth showing.
-    if (/^Error: /.test(error.message)) this.end(4502, clean(error.message.slice('Error: '.length)));
+    const said = /^Error: (.*?(\d*))$/.exec(error.message);
+    if (said) this.end(4502, texts.spice.errors[said[2] ?? ''] ?? texts.spice.other(clean(said[1] ?? '')));
   }
 
   private async askPassword(): Promise<void> {

@@ -8,34 +8,45 @@ import { Unicode11Addon } from '@xterm/addon-unicode11';
 import { Terminal } from '@xterm/xterm';
 import { consoleUrl } from '../edges/api';
 import { copyText, readText } from '../edges/clipboard';
-import { isTouched } from '../edges/device';
+import { hasFastGl, isTouched } from '../edges/device';
 import { openSocket, PROTOCOL } from '../edges/socket';
 import { recall, remember } from '../edges/store';
 import { amount, clean, fileName } from '../rules/clean';
 import { terminalKey, withModifiers, type KeyName } from '../rules/keys';
 import { Pacer, PASTE, pieces, TYPED } from '../rules/pacing';
-import { LIMIT, LIMIT_WHILE_TYPING, Pending } from '../rules/pending';
 import { Position, readTold } from '../rules/position';
 import { consoleName, texts } from '../texts';
 import { h } from '../view/dom';
 import { SearchBar } from '../view/searchbar';
+import { Output } from './output';
 import { documentWithoutStyles, withoutStyles } from './sheet';
 import type { OpenViewer, Tool, Viewer, ViewerHost } from './viewer';
 
 const SCROLLBACK = 10_000;
-/** What the terminal works on at most: so much stands before a key's echo. */
-const IN_FLIGHT = 128 << 10;
-/** How long after a key its answer is waited for. */
-const TYPING = 1_000;
-/** How long what comes is taken for history, at most. */
-const REPLAY = 3_000;
 /** A server without the subprotocol says nothing of its own: it is connected when it stays so. */
 const SETTLED = 400;
 
 const colours = {
-  background: '#101418', foreground: '#d8dee4', cursor: '#d8dee4', selectionBackground: '#3b5170',
-  black: '#1c2229', red: '#f0716b', green: '#7cc47f', yellow: '#d9b55b', blue: '#6ea8f0', magenta: '#c792ea', cyan: '#5fc4c9', white: '#d8dee4',
-  brightBlack: '#7d8894', brightRed: '#ff938c', brightGreen: '#9ce29f', brightYellow: '#f0d27f', brightBlue: '#93c2ff', brightMagenta: '#dfb2ff', brightCyan: '#88e2e6', brightWhite: '#ffffff',
+  background: '#101418',
+  foreground: '#d8dee4',
+  cursor: '#d8dee4',
+  selectionBackground: '#3b5170',
+  black: '#1c2229',
+  red: '#f0716b',
+  green: '#7cc47f',
+  yellow: '#d9b55b',
+  blue: '#6ea8f0',
+  magenta: '#c792ea',
+  cyan: '#5fc4c9',
+  white: '#d8dee4',
+  brightBlack: '#7d8894',
+  brightRed: '#ff938c',
+  brightGreen: '#9ce29f',
+  brightYellow: '#f0d27f',
+  brightBlue: '#93c2ff',
+  brightMagenta: '#dfb2ff',
+  brightCyan: '#88e2e6',
+  brightWhite: '#ffffff',
 };
 
 export const open: OpenViewer = (host) => new TerminalViewer(host);
@@ -46,7 +57,7 @@ class TerminalViewer implements Viewer {
   private readonly term: Terminal;
   private readonly fit = new FitAddon();
   private readonly search: SearchBar;
-  private readonly pending = new Pending();
+  private readonly out: Output;
   private readonly position = new Position();
   private readonly pacer: Pacer<Uint8Array>;
   private readonly held = { control: false, alt: false };
@@ -54,12 +65,8 @@ class TerminalViewer implements Viewer {
   private socket: WebSocket | null = null;
   private ready = false;
   private connectedBefore = false;
-  private inFlight = 0;
-  private typedAt = -Infinity;
   private dropped = 0;
   private opened = false;
-  private replaying = true;
-  private replayTimer: ReturnType<typeof setTimeout> | undefined;
   private settle: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly host: ViewerHost) {
@@ -76,8 +83,12 @@ class TerminalViewer implements Viewer {
       // A link's address comes from the guest: it is shown as text and never followed from here.
       linkHandler: { activate: (_event, address) => this.showLink(address), allowNonHttpProtocols: true },
     });
-    const send = (piece: Uint8Array) => this.send(piece);
-    this.pacer = new Pacer(send, (done, all) => this.showProgress(done, all), PASTE.every);
+    this.out = new Output(this.term, (bytes) => this.lost(bytes));
+    this.pacer = new Pacer(
+      (piece) => this.send(piece),
+      (done, all) => this.showProgress(done, all),
+      PASTE.every,
+    );
     const search = new SearchAddon();
     this.search = new SearchBar(search, () => this.term.focus());
     this.advice = host.silentPort === null ? null : gettyAdvice(host.silentPort);
@@ -90,7 +101,7 @@ class TerminalViewer implements Viewer {
   connect(client: string): void {
     this.leave();
     this.ready = false;
-    this.replaying = true;
+    this.out.past = true;
     const from = this.position.from;
     const url = consoleUrl(this.host.console, from === null ? { client } : { client, from });
     const socket = openSocket(url, (closing) => {
@@ -166,24 +177,16 @@ class TerminalViewer implements Viewer {
    * answer would be typed into whatever runs now. */
   private answerNoHistory(): void {
     const { parser } = this.term;
-    const past = () => this.replaying;
+    const past = () => this.out.past;
     for (const final of ['n', 'c']) {
-      for (const prefix of ['', '?', '>', '=']) parser.registerCsiHandler(prefix === '' ? { final } : { prefix, final }, past);
+      for (const prefix of ['', '?', '>', '='])
+        parser.registerCsiHandler(prefix === '' ? { final } : { prefix, final }, past);
     }
     parser.registerCsiHandler({ intermediates: '$', final: 'p' }, past);
     parser.registerCsiHandler({ prefix: '?', intermediates: '$', final: 'p' }, past);
     parser.registerDcsHandler({ intermediates: '$', final: 'q' }, past);
-    for (const colour of [4, 10, 11, 12]) parser.registerOscHandler(colour, (data) => this.replaying && data.includes('?'));
-  }
-
-  /** History has been shown when nothing more waits; a port that never pauses is past it anyway. */
-  private replay(until = performance.now() + REPLAY): void {
-    clearTimeout(this.replayTimer);
-    this.replayTimer = setTimeout(() => {
-      const idle = this.pending.size === 0 && this.inFlight === 0;
-      if (idle || performance.now() > until) this.replaying = false;
-      else this.replay(until);
-    }, SETTLED);
+    for (const colour of [4, 10, 11, 12])
+      parser.registerOscHandler(colour, (data) => this.out.past && data.includes('?'));
   }
 
   private listen(): void {
@@ -244,34 +247,14 @@ class TerminalViewer implements Viewer {
     this.ready = true;
     if (this.connectedBefore && this.position.from === null) this.line(texts.terminal.again);
     this.connectedBefore = true;
-    this.replay();
+    this.out.replay();
     this.host.ready();
   }
 
   private output(bytes: Uint8Array): void {
     this.advice?.remove();
     this.advice = null;
-    this.pending.push(bytes, this.limit());
-    this.pump();
-  }
-
-  private limit(): number {
-    return performance.now() - this.typedAt < TYPING ? LIMIT_WHILE_TYPING : LIMIT;
-  }
-
-  /** Hands the terminal what it can take; its callback asks for more. */
-  private pump(): void {
-    while (this.inFlight < IN_FLIGHT) {
-      const next = this.pending.take();
-      if (!next) return;
-      if (next.lost > 0) this.lost(next.lost);
-      const size = next.bytes.length;
-      this.inFlight += size;
-      this.term.write(next.bytes, () => {
-        this.inFlight -= size;
-        this.pump();
-      });
-    }
+    this.out.write(bytes);
   }
 
   private lost(bytes: number): void {
@@ -293,8 +276,7 @@ class TerminalViewer implements Viewer {
       this.held.control = this.held.alt = false;
       this.host.released();
     }
-    this.typedAt = performance.now();
-    this.pending.trim(LIMIT_WHILE_TYPING);
+    this.out.typed();
     this.send(new TextEncoder().encode(data));
   }
 
@@ -324,14 +306,19 @@ class TerminalViewer implements Viewer {
 
   private async copy(): Promise<void> {
     const text = this.term.getSelection();
-    const done = text !== '' && (await copyText(text));
-    this.host.notice('copied', { text: done ? texts.clipboard.copied : texts.clipboard.nothing, brief: true });
+    const t = texts.clipboard;
+    const said = text === '' ? t.nothing : (await copyText(text)) ? t.copied : t.notCopied;
+    this.host.notice('copied', { text: said, brief: true });
   }
 
   private async paste(): Promise<void> {
     const text = await readText();
     if (text !== null) this.term.paste(text);
-    else this.host.notice('paste', { text: texts.clipboard.denied, actions: [{ label: texts.clipboard.pasteTitle, run: () => this.pasteByHand() }] });
+    else
+      this.host.notice('paste', {
+        text: texts.clipboard.denied,
+        actions: [{ label: texts.clipboard.pasteTitle, run: () => this.pasteByHand() }],
+      });
     this.term.focus();
   }
 
@@ -343,7 +330,9 @@ class TerminalViewer implements Viewer {
       dialog.close();
     };
     dialog.append(
-      h('div', { class: 'row' },
+      h(
+        'div',
+        { class: 'row' },
         h('button', { type: 'button', class: 'primary', click: paste }, texts.tool.paste),
         h('button', { type: 'button', click: () => dialog.close() }, texts.cancel),
       ),
@@ -368,7 +357,10 @@ class TerminalViewer implements Viewer {
 
   private showLink(address: string): void {
     const run = () => void copyText(address);
-    this.host.notice('link', { text: texts.terminal.link(clean(address)), actions: [{ label: texts.terminal.copyLink, run }] });
+    this.host.notice('link', {
+      text: texts.terminal.link(clean(address)),
+      actions: [{ label: texts.terminal.copyLink, run }],
+    });
   }
 
   private setSize(): void {
@@ -416,17 +408,6 @@ class TerminalViewer implements Viewer {
     this.pacer.cancel();
     socket?.close();
   }
-}
-
-/** Whether WebGL is drawn by hardware: in software it blocks the page for most of a second while output pours. */
-function hasFastGl(): boolean {
-  // Chromium does not count its software renderer as the caveat: its name tells.
-  const context = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
-  if (!context) return false;
-  const names = context.getExtension('WEBGL_debug_renderer_info');
-  const renderer = String(context.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : context.RENDERER));
-  context.getExtension('WEBGL_lose_context')?.loseContext();
-  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
 }
 
 /** What to do about a port on which nothing runs. */

@@ -88,7 +88,11 @@ class VncViewer implements Viewer {
         this.host.changed();
       },
     });
-    return [...this.display.tools(), toggle('scale', t.scale), ...(this.host.viewOnly ? [] : [toggle('resize', t.resize)])];
+    return [
+      ...this.display.tools(),
+      toggle('scale', t.scale),
+      ...(this.host.viewOnly ? [] : [toggle('resize', t.resize)]),
+    ];
   }
 
   private wanted(id: 'scale' | 'resize'): boolean {

@@ -13,23 +13,38 @@ mkdirSync(folder, { recursive: true });
 
 const EVIL = '<img src=x onerror="document.title=1">';
 const consoles = [
-  { console: 'vnc', path: '/vnc', reached: 'native', added: false, refused: 'its stream is encrypted and cannot be filtered' },
+  {
+    console: 'vnc',
+    path: '/vnc',
+    reached: 'native',
+    added: false,
+    refused: 'its stream is encrypted and cannot be filtered',
+  },
   { console: 'serial/0', path: '/serial/0', reached: 'pty', added: false, spoke: 3 },
   { console: 'serial/1', path: '/serial/1', reached: 'bridged', added: true },
 ];
 const guest = {
-  uuid: '48e17e85-1ca1-4573-ba34-f18aba8934e6', name: 'web-1', person: 'ann', mode: 'control',
-  session: { ends: Math.round(Date.now() / 1000) + 3600 }, consoles,
+  uuid: '48e17e85-1ca1-4573-ba34-f18aba8934e6',
+  name: 'web-1',
+  person: 'ann',
+  mode: 'control',
+  session: { ends: Math.round(Date.now() / 1000) + 3600 },
+  consoles,
   unreachable: [{ console: 'console/0', reason: 'a file is no console' }],
 };
 const refuse = (status, body) => (route) => route.fulfill({ status, contentType: 'text/plain', body });
-const tell = (more = {}) => (route) => route.fulfill({ json: { ...guest, ...more } });
+const tell =
+  (more = {}) =>
+  (route) =>
+    route.fulfill({ json: { ...guest, ...more } });
 /** A websocket that says something, and then perhaps closes. */
-const speaks = (words, code, reason, after = 300) => (socket) => {
-  socket.send(JSON.stringify({ position: 'a:0' }));
-  socket.send(Buffer.from(words));
-  if (code) setTimeout(() => socket.close({ code, reason }), after);
-};
+const speaks =
+  (words, code, reason, after = 300) =>
+  (socket) => {
+    socket.send(JSON.stringify({ position: 'a:0' }));
+    socket.send(Buffer.from(words));
+    if (code) setTimeout(() => socket.close({ code, reason }), after);
+  };
 const closes = (code, reason) => (socket) => socket.close({ code, reason });
 const silent = () => {};
 const prompt = '\r\nDebian GNU/Linux 12 web-1 ttyS0\r\n\r\nweb-1 login: ';
@@ -37,32 +52,110 @@ const prompt = '\r\nDebian GNU/Linux 12 web-1 ttyS0\r\n\r\nweb-1 login: ';
 /** What is played, and what a person must see. */
 const scenes = {
   connected: { socket: speaks(prompt), state: 'connected' },
-  'view-only': { guest: tell({ mode: 'view' }), socket: echoes, after: types, state: 'connected', sees: 'View only', not: 'heard' },
+  'view-only': {
+    guest: tell({ mode: 'view' }),
+    socket: echoes,
+    after: types,
+    state: 'connected',
+    sees: 'View only',
+    not: 'heard',
+  },
   typed: { socket: echoes, after: types, state: 'connected', sees: 'heard' },
   'comes-back': { socket: resumes, state: 'connected', sees: 'came back from a:105' },
   search: { socket: speaks(prompt), after: opens('tool-search'), state: 'connected' },
-  help: { socket: speaks(prompt), after: opens('tool-help'), state: 'connected', sees: 'Leave the console by keyboard' },
+  help: {
+    socket: speaks(prompt),
+    after: opens('tool-help'),
+    state: 'connected',
+    sees: 'Leave the console by keyboard',
+  },
   account: { socket: speaks(prompt), after: opens('account'), state: 'connected', sees: 'Signed in as ann' },
-  'evil-name': { guest: tell({ name: EVIL, person: EVIL }), socket: speaks(`\x1b]0;${EVIL}\x07${prompt}`), state: 'connected', sees: EVIL },
-  'added-port': { hash: '#serial/1', socket: (socket) => socket.send('{"position":null}'), state: 'connected', sees: 'systemctl enable --now serial-getty@ttyS1.service' },
+  'evil-name': {
+    guest: tell({ name: EVIL, person: EVIL }),
+    socket: speaks(`\x1b]0;${EVIL}\x07${prompt}`),
+    state: 'connected',
+    sees: EVIL,
+  },
+  'added-port': {
+    hash: '#serial/1',
+    socket: (socket) => socket.send('{"position":null}'),
+    state: 'connected',
+    sees: 'systemctl enable --now serial-getty@ttyS1.service',
+  },
   connecting: { socket: silent, state: 'connecting', sees: 'Connecting' },
   refused: { hash: '#vnc', socket: silent, state: 'refused', sees: 'cannot be filtered' },
   unlisted: { hash: '#console/0', socket: silent, state: 'refused', sees: 'a file is no console' },
-  'no-console': { guest: tell({ consoles: [], unreachable: [] }), socket: silent, state: 'no-console', sees: 'no console' },
-  'guest-off': { socket: speaks(prompt, 1001, 'the guest has stopped'), after: (page) => page.route('**/api/guest', (route) => route.abort()), state: 'guest-off', sees: 'The guest is off' },
-  lost: { socket: speaks(prompt, 4408, 'two pings unanswered'), after: (page) => page.route('**/api/guest', (route) => route.abort()), state: 'lost', sees: 'The connection is lost' },
-  'taken-over': { socket: speaks(prompt, 4409, 'bob took this console over'), state: 'taken-over', sees: 'bob took this console over' },
-  busy: { socket: closes(4409, 'virsh console has it open (process 4711)'), state: 'busy', sees: 'virsh console has it open' },
+  'no-console': {
+    guest: tell({ consoles: [], unreachable: [] }),
+    socket: silent,
+    state: 'no-console',
+    sees: 'no console',
+  },
+  'guest-off': {
+    socket: speaks(prompt, 1001, 'the guest has stopped'),
+    after: (page) => page.route('**/api/guest', (route) => route.abort()),
+    state: 'guest-off',
+    sees: 'The guest is off',
+  },
+  lost: {
+    socket: speaks(prompt, 4408, 'two pings unanswered'),
+    after: (page) => page.route('**/api/guest', (route) => route.abort()),
+    state: 'lost',
+    sees: 'The connection is lost',
+  },
+  'taken-over': {
+    socket: speaks(prompt, 4409, 'bob took this console over'),
+    state: 'taken-over',
+    sees: 'bob took this console over',
+  },
+  busy: {
+    socket: closes(4409, 'virsh console has it open (process 4711)'),
+    state: 'busy',
+    sees: 'virsh console has it open',
+  },
   limit: { socket: closes(4429, 'too many viewers'), state: 'busy', sees: 'too many viewers' },
-  unreachable: { socket: closes(4502, 'serial/0: connection refused'), state: 'unreachable', sees: 'connection refused' },
-  'session-ended': { socket: speaks(prompt, 4401, 'the session has ended'), state: 'ended', sees: 'console-proxy url web-1' },
+  unreachable: {
+    socket: closes(4502, 'serial/0: connection refused'),
+    state: 'unreachable',
+    sees: 'connection refused',
+  },
+  'session-ended': {
+    socket: speaks(prompt, 4401, 'the session has ended'),
+    state: 'ended',
+    sees: 'console-proxy url web-1',
+  },
   'no-session': { guest: refuse(401, 'no ticket and no session'), state: 'ended', sees: 'no ticket and no session' },
-  'ticket-used': { query: '?token=a.b.c', session: refuse(401, 'this ticket has bought a session already'), guest: refuse(401, 'none'), state: 'ended', sees: 'bought a session already' },
-  'not-allowed': { guest: refuse(403, 'this ticket is for another guest'), state: 'not-allowed', sees: 'for another guest' },
+  'ticket-used': {
+    query: '?token=a.b.c',
+    session: refuse(401, 'this ticket has bought a session already'),
+    guest: refuse(401, 'none'),
+    state: 'ended',
+    sees: 'bought a session already',
+  },
+  'not-allowed': {
+    guest: refuse(403, 'this ticket is for another guest'),
+    state: 'not-allowed',
+    sees: 'for another guest',
+  },
   'right-gone': { socket: speaks(prompt, 4403, 'the right was taken away'), state: 'not-allowed', sees: 'taken away' },
   'proxy-silent': { guest: (route) => route.abort(), state: 'lost', sees: 'The connection is lost' },
   'websocket-refused': { state: 'websocket-refused', sees: 'certificate' },
-  'logged-out': { socket: speaks(prompt), after: logOut, state: 'ended', sees: 'You are logged out' },
+  broken: { socket: silent, files: (route) => route.abort(), state: 'broken', sees: 'could not be loaded' },
+  'spice-busy': {
+    guest: tell({ consoles: [{ console: 'spice', path: '/spice', reached: 'native', added: false }] }),
+    hash: '#spice',
+    socket: closes(4409, 'bob has the display'),
+    state: 'busy',
+    sees: 'bob has the display',
+  },
+  'refused-and-out': {
+    hash: '#vnc',
+    socket: silent,
+    after: logOutAt('refused'),
+    state: 'ended',
+    sees: 'You are logged out',
+  },
+  'logged-out': { socket: speaks(prompt), after: logOutAt('connected'), state: 'ended', sees: 'You are logged out' },
 };
 
 function echoes(socket) {
@@ -93,13 +186,18 @@ function opens(tool) {
   };
 }
 
-async function logOut(page) {
-  await page.waitForSelector('html[data-state=connected]');
-  await page.getByTestId('account').click();
-  await page.getByTestId('log-out').click();
+function logOutAt(state) {
+  return async (page) => {
+    await page.waitForSelector(`html[data-state=${state}]`);
+    await page.getByTestId('account').click();
+    await page.getByTestId('log-out').click();
+  };
 }
 
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox'] });
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox'],
+});
 const { url, stop } = await serve();
 let failures = 0;
 
@@ -112,6 +210,7 @@ async function play(name, scene, look) {
   await page.route('**/api/guest', scene.guest ?? tell());
   await page.route('**/api/session', scene.session ?? ((route) => route.fulfill({ status: 204 })));
   await page.route('**/api/logout', (route) => route.fulfill({ status: 204 }));
+  if (scene.files) await page.route('**/assets/terminal-*.js', scene.files);
   // Without a played socket the server answers 404, as a websocket that something in between refuses.
   if (scene.socket) await page.routeWebSocket(/\/(vnc|spice|serial\/\d+)(\?|$)/, scene.socket);
   await page.goto(`${url}${scene.query ?? ''}${scene.hash ?? (scene.query ? '' : '#serial/0')}`);
@@ -130,12 +229,16 @@ async function play(name, scene, look) {
       trouble.push(`axe ${found.impact}: ${found.id} at ${where}`);
     }
   } catch (error) {
-    trouble.push(`${error.message.split('\n')[0]} (state ${await page.evaluate(() => document.documentElement.dataset.state)})`);
+    trouble.push(
+      `${error.message.split('\n')[0]} (state ${await page.evaluate(() => document.documentElement.dataset.state)})`,
+    );
   }
   await page.screenshot({ path: `${folder}/${name}-${look.name}.png` });
   await context.close();
   failures += trouble.length > 0 ? 1 : 0;
-  console.log(`${trouble.length > 0 ? 'FAIL' : 'ok  '} ${name} (${look.name})${trouble.map((one) => `\n     ${one}`).join('')}`);
+  console.log(
+    `${trouble.length > 0 ? 'FAIL' : 'ok  '} ${name} (${look.name})${trouble.map((one) => `\n     ${one}`).join('')}`,
+  );
 }
 
 const desktop = { viewport: { width: 1100, height: 700 } };
