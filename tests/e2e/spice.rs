@@ -126,37 +126,36 @@ fn has_all_channels(guest: &Guest, how: &str) {
     wait_until("the status to show four sockets", SOON, || status(guest).matches(&told).count() == 4);
 }
 
+/// spice-server 0.15.1 can take QEMU down when a client of its own websocket leaves, so that comes last.
+#[track_caller]
+fn is_forwarded_if_asked_for(guest: &Guest) {
+    let _configured = Configured::with("[spice]\nwebsocket = \"use\"\n");
+    sh(&format!("console-proxy publish {}", guest.name));
+    has_all_channels(guest, "native");
+}
+
 #[test]
-fn a_clients_four_channels_are_forwarded_or_bridged_by_configuration() {
+fn a_clients_four_channels_are_bridged_and_forwarded_by_configuration() {
     let guest = Guest::define("spice").with_spice().started();
-    has_all_channels(&guest, "native");
-    let configured = Configured::with("[spice]\nwebsocket = \"bridge\"\n");
-    sh("console-proxy publish spice");
     has_all_channels(&guest, "bridged");
-    drop(configured);
-    sh("console-proxy publish spice");
+    is_forwarded_if_asked_for(&guest);
 }
 
 #[test]
 fn a_second_spice_client_takes_the_screen_over_and_the_first_hears_from_whom() {
     let guest = Guest::define("spice-two").with_spice().started();
-    for how in ["use", "bridge"] {
-        let configured = Configured::with(&format!("[spice]\nwebsocket = \"{how}\"\n"));
-        sh("console-proxy publish spice-two");
-        let mut ann = Client::connect(&guest, "ann");
-        let words = (4409, "bob from 127.0.0.1 took this console over".to_owned());
-        let bob = std::thread::scope(|scope| {
-            let bob = scope.spawn(|| Client::connect(&guest, "bob"));
-            assert_eq!(ann.main.wait_for_close(SOON), words);
-            for ws in &mut ann.others {
-                assert_eq!(ws.wait_for_close(SOON), words);
-            }
-            bob.join()
-        });
-        bob.unwrap().is_served();
-        assert_eq!(Client::open(ann.port, &ann.path, &ann.ticket).unwrap_err().status(), 409);
-        drop(configured);
-    }
+    let mut ann = Client::connect(&guest, "ann");
+    let words = (4409, "bob from 127.0.0.1 took this console over".to_owned());
+    let bob = std::thread::scope(|scope| {
+        let bob = scope.spawn(|| Client::connect(&guest, "bob"));
+        assert_eq!(ann.main.wait_for_close(SOON), words);
+        for ws in &mut ann.others {
+            assert_eq!(ws.wait_for_close(SOON), words);
+        }
+        bob.join()
+    });
+    bob.unwrap().is_served();
+    assert_eq!(Client::open(ann.port, &ann.path, &ann.ticket).unwrap_err().status(), 409);
 }
 
 #[test]
@@ -204,20 +203,18 @@ impl Drop for SpiceTls {
 }
 
 #[test]
-fn a_spice_server_that_speaks_tls_alone_is_forwarded_and_bridged_within_tls() {
+fn a_spice_server_that_speaks_tls_alone_is_bridged_and_forwarded_within_tls() {
     let _tls = SpiceTls::on();
     let guest = Guest::define("spice-tls").with_secure_spice().started();
     let xml = virsh("dumpxml spice-tls");
     assert!(xml.contains("tlsPort='") && xml.contains("defaultMode='secure'"), "{xml}");
-    has_all_channels(&guest, "native");
-    let configured = Configured::with("[spice]\nwebsocket = \"bridge\"\n");
-    sh("console-proxy publish spice-tls");
     has_all_channels(&guest, "bridged");
-    drop(configured);
     // A host that has both ports, for a guest that does not mind.
     let either = Guest::define("spice-either").with_spice().started();
     assert!(virsh("dumpxml spice-either").contains("tlsPort='"));
-    has_all_channels(&either, "native");
+    has_all_channels(&either, "bridged");
+    is_forwarded_if_asked_for(&either);
+    is_forwarded_if_asked_for(&guest);
     sh("mv /etc/pki/libvirt-spice/ca-cert.pem /etc/pki/libvirt-spice/elsewhere.pem; console-proxy publish spice-tls");
     let refused = guest.try_open("spice").unwrap_err();
     assert_eq!(refused.status(), 502);
