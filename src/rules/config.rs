@@ -178,11 +178,10 @@ pub struct Vnc {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpiceWebsocket {
-    /// spice-server 0.14.3 and later answers websocket on its ordinary port; an older one is bridged. Not the default:
-    /// in 0.15.1 a client of its websocket that leaves can take QEMU down with it.
+    /// spice-server 0.14.3 and later answers websocket on its ordinary port; an older one is bridged.
+    #[default]
     Use,
     /// The raw port is bridged.
-    #[default]
     Bridge,
 }
 

@@ -231,7 +231,7 @@ mod tests {
             (vnc("port='-1' websocket='-1'", &address("127.0.0.1")), "vnc!"),
             (vnc("", "<listen type='none'/>"), "vnc!"),
             (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[unix:/run/v]"),
-            ("<graphics type='spice' port='5901'/>".into(), "spice=bridged[tcp:127.0.0.1:5901]"),
+            ("<graphics type='spice' port='5901'/>".into(), "spice=native[tcp:127.0.0.1:5901]"),
             ("<graphics type='spice' autoport='yes'/>".into(), "spice!"),
             ("<graphics type='spice'><listen type='socket' socket='/run/s'/></graphics>".into(), "spice=bridged[unix:/run/s]"),
             ("<graphics type='sdl'/>".into(), ""),
@@ -255,15 +255,15 @@ mod tests {
         let off = tls();
         assert_eq!(
             table(&reach(both, &with("[vnc]\nwebsocket=\"bridge\""), &off)),
-            "vnc=bridged[tcp:127.0.0.1:5900] spice=bridged[tcp:127.0.0.1:5901]"
+            "vnc=bridged[tcp:127.0.0.1:5900] spice=native[tcp:127.0.0.1:5901]"
         );
         assert_eq!(
-            table(&reach(both, &with("[spice]\nwebsocket=\"use\""), &off)),
-            "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]"
+            table(&reach(both, &with("[spice]\nwebsocket=\"bridge\""), &off)),
+            "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]"
         );
         let server = Tls { vnc: VncTls::Server("PEM".into()), ..tls() };
         let route = reach(both, &Config::default(), &server);
-        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=bridged[tcp:127.0.0.1:5901]");
+        assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]");
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
         assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
@@ -274,8 +274,7 @@ mod tests {
         let secure = include_str!("../../tests/xml/started-spice-tls-libvirt-9.0.0.xml");
         let two_channels = include_str!("../../tests/xml/started-spice-channels-libvirt-9.0.0.xml");
         for (xml, port) in [(secure, 5900), (two_channels, 5902)] {
-            let native = Config::parse([("t", "[spice]\nwebsocket = \"use\"")]).unwrap();
-            let route = route(&Domain::parse(xml).unwrap(), 4, &native, &tls(), 0).unwrap();
+            let route = route(&Domain::parse(xml).unwrap(), 4, &Config::default(), &tls(), 0).unwrap();
             let way = route.way(Console::Spice).unwrap();
             let place = Some(Backend::Tcp([127, 0, 0, 1].into(), port));
             assert_eq!((&way.raw, &way.websocket), (&place, &place));
@@ -311,7 +310,7 @@ mod tests {
             let found = match route.way(Console::Spice) {
                 Some(way) => {
                     let how = if way.raw_ca.is_some() { "tls" } else { "plain" };
-                    assert_eq!((&way.websocket, &way.websocket_ca), (&None, &None), "bridged: {attributes}");
+                    assert_eq!((&way.raw, &way.raw_ca), (&way.websocket, &way.websocket_ca), "{attributes}");
                     assert_eq!(way.raw_ca.as_deref().unwrap_or("SPICE"), "SPICE");
                     format!("{} {how}", way.raw.as_ref().unwrap().to_string().rsplit(':').next().unwrap())
                 }
