@@ -125,13 +125,15 @@ export class Person {
         const times = [];
         await this.focusConsole();
         for (let n = 0; n < keys; n++) {
-            const measured = this.page.evaluate(() => new Promise((done) => {
-                addEventListener('keydown', ({ timeStamp }) => {
-                    window.onEcho = () => requestAnimationFrame(() => done(performance.now() - timeStamp));
-                }, { capture: true, once: true });
-            }));
+            await this.page.evaluate(() => {
+                window.measured = new Promise((done) => {
+                    addEventListener('keydown', ({ timeStamp }) => {
+                        window.onEcho = () => requestAnimationFrame(() => done(performance.now() - timeStamp));
+                    }, { capture: true, once: true });
+                });
+            });
             await this.page.keyboard.press('a');
-            times.push(await measured);
+            times.push(await this.page.evaluate(() => window.measured));
             await sleep(30);
         }
         return times.sort((a, b) => a - b).map((time) => Math.round(time * 10) / 10);
