@@ -41,13 +41,13 @@ export class Person {
         person.context = await (await browser()).newContext({ ...options, ignoreHTTPSErrors: true });
         // Who measures echoes hears what comes from the guest.
         await person.context.addInitScript(() => {
-            const Plain = WebSocket;
-            window.WebSocket = class extends Plain {
-                constructor(...of) {
-                    super(...of);
-                    this.addEventListener('message', () => { window.onEcho?.(); window.onEcho = undefined; });
-                }
-            };
+            window.WebSocket = new Proxy(WebSocket, {
+                construct(plain, of) {
+                    const socket = Reflect.construct(plain, of);
+                    socket.addEventListener('message', () => { window.onEcho?.(); window.onEcho = undefined; });
+                    return socket;
+                },
+            });
         });
         await person.context.grantPermissions(['clipboard-read', 'clipboard-write']);
         person.page = await person.newPage();

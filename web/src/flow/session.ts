@@ -28,6 +28,7 @@ export class Session {
   private deadline: ReturnType<typeof setTimeout> | undefined;
   private readyAt = 0;
   private loading: Promise<void> | null = null;
+  private taken = 0;
 
   /** `console` null: the page itself, which has no console yet; `connected` is then called instead of a viewer. */
   constructor(
@@ -46,6 +47,8 @@ export class Session {
       clearTimeout(this.timer);
       clearTimeout(this.deadline);
     }
+    // For a moment the proxy keeps out whoever lost a display; who takes it back on purpose comes as another client.
+    if (event.type === 'start' && (before.name === 'taken-over' || before.name === 'busy')) this.taken++;
     if (isFinal(state)) this.viewer?.disconnect();
     for (const effect of effects) {
       if (effect.do === 'wait') this.wait(effect.ms);
@@ -76,7 +79,7 @@ export class Session {
     this.watch();
     this.loading ??= this.open(this.console);
     await this.loading;
-    if (this.state.name === 'connecting' && !this.state.doubt) this.viewer?.connect(this.client);
+    if (this.state.name === 'connecting' && !this.state.doubt) this.viewer?.connect(this.taken ? `${this.client}-${this.taken}` : this.client);
   }
 
   private async open(console: string): Promise<void> {
