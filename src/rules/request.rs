@@ -13,7 +13,7 @@ pub enum Endpoint {
     Session,
     /// `/api/logout` (POST).
     Logout,
-    /// `/websockify`: the guest's first display.
+    /// `/websockify`: the guest's VNC display, else its SPICE display.
     FirstDisplay,
     /// `/vnc`, `/spice`, `/serial/N`, `/console/N`.
     Console(Console),

@@ -307,10 +307,10 @@ impl Route {
         self.consoles.iter().find(|way| way.console == console)
     }
 
-    /// The guest's first display, which is where noVNC looks under `/websockify`.
+    /// What `/websockify` leads to, where noVNC looks: the VNC display, in a guest without one the SPICE display.
     #[must_use]
     pub fn first_display(&self) -> Option<&Way> {
-        self.consoles.iter().find(|way| !way.console.is_text())
+        self.way(Console::Vnc).or_else(|| self.way(Console::Spice))
     }
 
     /// The text console that somebody means: the one that was named, else the first serial port, else the first

@@ -23,7 +23,7 @@ export async function browser() {
         args: [
             '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
             '--disable-component-update', '--disable-sync',
-            '--host-resolver-rules=MAP panel.example 127.0.0.1, MAP evil.example 127.0.0.1',
+            '--host-resolver-rules=MAP panel.example 127.0.0.1, MAP evil.example 127.0.0.1, MAP consoles.example 127.0.0.1',
         ],
     });
     return running;
@@ -44,7 +44,12 @@ export class Person {
             window.WebSocket = new Proxy(WebSocket, {
                 construct(plain, of) {
                     const socket = Reflect.construct(plain, of);
-                    socket.addEventListener('message', () => { window.onEcho?.(); window.onEcho = undefined; });
+                    socket.addEventListener('message', ({ data }) => {
+                        window.onEcho?.();
+                        window.onEcho = undefined;
+                        if (!window.awaited || typeof data === 'string') return;
+                        if (new TextDecoder().decode(data).includes(window.awaited)) window.arrived ??= performance.now();
+                    });
                     return socket;
                 },
             });
@@ -139,6 +144,24 @@ export class Person {
         return times.sort((a, b) => a - b).map((time) => Math.round(time * 10) / 10);
     }
 
+    /** Milliseconds from a key until those words arrive, and are drawn; undefined where they do not within a second. */
+    async wordsAfter(key, words) {
+        await this.focusConsole();
+        await this.page.evaluate((words) => {
+            [window.awaited, window.arrived] = [words, undefined];
+            addEventListener('keydown', () => { window.pressed = performance.now(); }, { capture: true, once: true });
+        }, words);
+        await this.page.keyboard.press(key);
+        return this.page.evaluate(() => new Promise((done) => {
+            const look = () => {
+                if (window.arrived) done(Math.round(performance.now() - window.pressed));
+                else if (performance.now() - window.pressed > 1000) done(undefined);
+                else requestAnimationFrame(look);
+            };
+            look();
+        }));
+    }
+
     /** All that the page says, as text. */
     async text() {
         return this.page.evaluate(() => document.body.innerText);
@@ -167,7 +190,7 @@ export class Person {
 /** The picture of a display's canvas: width, height, RGB bytes. */
 export async function picture(page) {
     const { width, height, rgba } = await page.evaluate(() => {
-        const canvases = [...document.querySelectorAll('canvas')].filter((canvas) => canvas.offsetParent !== null);
+        const canvases = [...document.querySelectorAll('canvas')].filter((canvas) => canvas.offsetParent !== null && canvas.width > 0 && canvas.height > 0);
         const canvas = canvases.sort((a, b) => b.width * b.height - a.width * a.height)[0];
         if (!canvas) return { width: 0, height: 0, rgba: '' };
         const copy = document.createElement('canvas');

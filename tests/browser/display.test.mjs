@@ -29,11 +29,14 @@ for (const console of ['vnc', 'spice']) {
         await person.open(await guest.url('', `#${console}`));
         await person.sees('connected', console);
         await shows(person);
-        await person.focusConsole();
-        await person.page.keyboard.type(`touch /tmp/by-${console}-`, { delay: 20 });
-        await person.page.keyboard.press('Shift+KeyX', { delay: 20 });
-        await person.page.keyboard.type('; clear; seq 20\n', { delay: 20 });
-        await until('the guest to have run it', () => asked('ls /tmp').includes(`by-${console}-X`));
+        // A guest that has just booted may not have found its keyboard yet.
+        await until('the guest to run what is typed', async () => {
+            await person.focusConsole();
+            await person.page.keyboard.type(`touch /tmp/by-${console}-`, { delay: 20 });
+            await person.page.keyboard.press('Shift+KeyX', { delay: 20 });
+            await person.page.keyboard.type('; clear; seq 20\n', { delay: 20 });
+            return asked('ls /tmp').includes(`by-${console}-X`);
+        });
         await shows(person);
         await person.shot(`${console}-desktop`);
         await person.isAccessible(`${console}, connected`);
@@ -111,6 +114,25 @@ test('spice: bridged by configuration it is the same', async () => {
     }
     assert.equal(guest.listed().consoles.find(({ console }) => console === 'spice').reached, 'native');
 });
+
+for (const console of ['vnc', 'spice']) {
+    test(`${console}: a display with a password asks for it, and again after a wrong one`, async () => {
+        const closed = new Guest(`password-${console}`, `--password sesame --${console} --blank`).start();
+        const person = await Person.with();
+        await person.open(await closed.url());
+        for (const word of ['wrong', 'sesame']) {
+            await person.page.getByTestId('password').waitFor();
+            if (word === 'wrong') await person.shot(`password-${console}`);
+            if (word === 'wrong') await person.isAccessible('the question for a password');
+            await person.page.getByTestId('password').fill(word);
+            await person.page.keyboard.press('Enter');
+            if (word === 'wrong') await person.page.getByText('That was not right').waitFor();
+        }
+        await person.sees('connected', console);
+        await person.close();
+        closed.remove();
+    });
+}
 
 test('click to first picture, cold and warm', async () => {
     const times = { cold: [], warm: [] };

@@ -55,7 +55,7 @@ export class Guest {
         this.name = name;
         sh(`virsh --quiet destroy ${quoted(name)} || true; virsh --quiet undefine ${quoted(name)} || true`);
         sh(`define-guest ${quoted(name)} ${options}`);
-        this.uuid = sh(`virsh domuuid ${quoted(name)}`);
+        this.uuid = sh(`virsh domuuid ${quoted(name)}`).trim();
     }
 
     start() {

@@ -126,10 +126,12 @@ test('50 MB of output in one go: a key is echoed meanwhile, and what was not sho
     const begun = Date.now();
     await person.type('!');
     await until('the flood to come', () => sent > 1e6);
-    await person.type('k');
-    await until('the key to be echoed', async () => (await person.terminal()).includes('key:k:'), 60_000);
+    // What the page and the proxy are too slow for is left out, and an echo may be among it.
+    const echo = await until('a key to be echoed meanwhile', () => person.wordsAfter('k', 'key:k:'));
+    figure('key to echo during 50 MB, ms', echo);
     await until('all to be sent', () => sent >= total, 60_000);
     figure('50 MB through the page, s', (Date.now() - begun) / 1000);
+    assert.match(await person.text(), /left out|missing|Not shown/, 'what was not shown is said');
     figure('key to echo after 50 MB, worst of 10, ms', (await person.keyToEcho(10))[9]);
     await person.shot('flood');
     await person.sees('connected', 'serial/0');

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 
 import { until } from './host.mjs';
 
@@ -13,12 +13,14 @@ const UUID = 'b50bdc9f-490b-4b9b-8641-7573c0eba77c';
 export async function backend(serve) {
     const sockets = new Set();
     const server = createServer((socket) => {
-        sockets.add(socket);
+        sockets.add(socket.unref());
         socket.on('error', () => {}).on('close', () => sockets.delete(socket));
         serve(socket);
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
+    // A test that failed keeps nothing alive.
+    server.unref();
     return {
         place: `tcp:127.0.0.1:${server.address().port}`,
         close: () => { server.close(); for (const socket of sockets) socket.destroy(); },
@@ -32,26 +34,31 @@ export async function proxy(name, consoles) {
     const ways = Object.entries(consoles).map(([console, { place }]) => `[[consoles]]\nconsole = "${console}"\nraw = "${place}"\n`);
     const route = `version = 1\nuuid = "${UUID}"\nname = ${JSON.stringify(name)}\nport = ${port}\nauth = "none"\n${ways.join('')}`;
     writeFileSync(`${folder}/route.toml`, route);
-    const process = spawn('console-proxyd', ['--listen', `127.0.0.1:${port}`, '--route', `${folder}/route.toml`], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn('console-proxyd', ['--listen', `127.0.0.1:${port}`, '--route', `${folder}/route.toml`], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const kill = () => child.kill();
+    process.once('exit', kill);
+    child.unref();
+    child.stderr.unref();
     let said = '';
-    process.stderr.on('data', (bytes) => { said += bytes; });
+    child.stderr.on('data', (bytes) => { said += bytes; });
     await until('the proxy to listen', async () => {
-        if (process.exitCode !== null) throw new Error(`the proxy ended: ${said}`);
+        if (child.exitCode !== null) throw new Error(`the proxy ended: ${said}`);
         return fetchable(port);
     });
     return {
         origin: `https://127.0.0.1:${port}`,
         port,
         close: async () => {
-            process.kill();
-            await once(process, 'exit');
+            process.off('exit', kill);
+            child.ref();
+            child.kill();
+            await once(child, 'exit');
             rmSync(folder, { recursive: true });
         },
     };
 }
 
-async function fetchable(port) {
-    const { connect } = await import('node:net');
+function fetchable(port) {
     return new Promise((done) => {
         const socket = connect(port, '127.0.0.1', () => { socket.destroy(); done(true); });
         socket.on('error', () => done(false));

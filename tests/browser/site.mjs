@@ -20,11 +20,13 @@ function selfSigned() {
 export async function site(name, pages) {
     const server = createServer(selfSigned(), (request, response) => {
         const body = pages[new URL(request.url, 'https://x').pathname];
-        const type = request.url.endsWith('.js') ? 'text/javascript' : request.url.endsWith('.css') ? 'text/css' : 'text/html';
+        const type = { mjs: 'text/javascript', css: 'text/css' }[request.url.split('.').pop()] ?? 'text/html';
         response.writeHead(body === undefined ? 404 : 200, { 'content-type': type });
         response.end(body ?? '');
     });
     await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+    // A test that failed keeps nothing alive.
+    server.unref();
     return {
         pages,
         origin: `https://${name}:${server.address().port}`,

@@ -68,6 +68,16 @@ fn a_console_that_the_guest_has_not_is_404_by_name() {
 }
 
 #[test]
+fn websockify_is_the_vnc_display_whatever_comes_first_in_the_definition() {
+    let both = Proxy::activated(Host::new().raw("spice", &Backend::echo()).raw("vnc", &Backend::echo()));
+    both.open("/websockify").echoes("hello");
+    both.until_logged("opened vnc");
+    let spice = Proxy::activated(Host::new().raw("spice", &Backend::echo()));
+    spice.open("/websockify").echoes("hello");
+    spice.until_logged("opened spice");
+}
+
+#[test]
 fn a_console_without_upgrade_or_with_a_wrong_one_is_426() {
     let proxy = proxy();
     let bearer = format!("Bearer {}", proxy.ticket());

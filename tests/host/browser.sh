@@ -39,4 +39,4 @@ done
 [ ${#files[@]} -gt 0 ] || { say "no file of tests/browser has a name with one of: $*"; exit 1; }
 host run mkdir -p /root/browser
 # One file after the other: they share the host.
-host run node --test --test-concurrency=1 --test-timeout=180000 --test-reporter=spec "${files[@]}"
+host run node --test --test-force-exit --test-concurrency=1 --test-timeout=180000 --test-reporter=spec "${files[@]}"

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
 #   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--spice-secure] [--pty]... [--tcp PORT]...
-#       [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
+#       [--password WORD (of the displays behind it)] [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
 # Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
 name=$1
 shift
-devices='' serials=0 log='' uuid='' autostart='' print='' listen=127.0.0.1 vnc='' console=tty0 blank=''
+devices='' password='' serials=0 log='' uuid='' autostart='' print='' listen=127.0.0.1 vnc='' console=tty0 blank=''
 
 serial() { # TYPE, and what is in the element
 	devices+="<serial type='$1'>$2$log<target port='$serials'/></serial>"
@@ -19,7 +19,8 @@ while [ $# -gt 0 ]; do
 	--vnc) vnc="autoport='yes'" ;;
 	--vnc-websocket) vnc="autoport='yes' websocket='-1'" ;;
 	--vnc-listen) listen=$2; shift ;;
-	--spice) devices+="<graphics type='spice' autoport='yes'><listen type='address' address='127.0.0.1'/></graphics>" ;;
+	--password) password=" passwd='$2'"; shift ;;
+	--spice) devices+="<graphics type='spice' autoport='yes'$password><listen type='address' address='127.0.0.1'/></graphics>" ;;
 	--spice-secure) devices+="<graphics type='spice' autoport='yes' defaultMode='secure'><listen type='address' address='127.0.0.1'/></graphics>" ;;
 	--pty) serial pty '' ;;
 	--tcp) serial tcp "<source mode='bind' host='127.0.0.1' service='$2' tls='no'/><protocol type='raw'/>"; shift ;;
@@ -35,16 +36,18 @@ while [ $# -gt 0 ]; do
 	shift
 done
 if [ -n "$vnc" ]; then
-	devices+="<graphics type='vnc' port='-1' $vnc listen='$listen'><listen type='address' address='$listen'/></graphics>"
+	devices="<graphics type='vnc' port='-1' $vnc listen='$listen'$password><listen type='address' address='$listen'/></graphics>$devices"
 fi
 case $devices in *graphics*) devices+="<video><model type='vga'/></video>" ;; esac
 
+plain=$(tr -cd 'A-Za-z0-9-' <<<"$name")
 memory=128 boot="<kernel>/var/lib/libvirt/boot/test-guest-vmlinuz</kernel>
     <initrd>/var/lib/libvirt/boot/test-guest-initrd</initrd>
-    <cmdline>console=$console panic=1 quiet guest=$name</cmdline>"
+    <cmdline>console=$console panic=1 quiet guest=$plain</cmdline>"
 [ -z "$blank" ] || memory=32 boot="<boot dev='hd'/>"
+escaped=$(sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g' <<<"$name")
 xml="<domain type='qemu'>
-  <name>$name</name>$uuid
+  <name>$escaped</name>$uuid
   <memory unit='MiB'>$memory</memory>
   <vcpu>1</vcpu>
   <os>
@@ -64,4 +67,4 @@ if [ -n "$print" ]; then
 	exit 0
 fi
 virsh --quiet define /dev/stdin <<<"$xml"
-[ -z "$autostart" ] || virsh --quiet autostart "$name"
+[ -z "$autostart" ] || virsh --quiet autostart -- "$name"

@@ -23,9 +23,9 @@ say "installing the package in it"
 host run install -d /etc/console-proxy/console-proxy.toml.d
 host run sh -c 'printf "[listen]\nhost = \"localhost\"\n" >/etc/console-proxy/console-proxy.toml.d/demo.toml'
 install_package "$deb"
-say "starting two guests: g1 has a screen and a serial port, g2 a screen alone"
+say "starting two guests: g1 has a serial port and its screen by VNC and SPICE, g2 a screen alone"
 put_guest
-host run define-guest g1 --pty --vnc
+host run define-guest g1 --pty --vnc --spice
 host run define-guest g2 --vnc
 # Wiring comes within a second of the definition, and takes effect at the start.
 sleep 3
@@ -44,9 +44,10 @@ done
 echo
 host run console-proxy list || true
 echo
-for guest in g1 g2; do host run console-proxy url "$guest" || true; done
+for guest in g1 g2; do host run console-proxy url --ttl 300s "$guest" 2>/dev/null || true; done
 echo
-say "a ticket is good for a minute; for a new one, and to look around in the host:"
+say "open one in a browser on this machine within five minutes, and accept the certificate, whose fingerprint is above"
+say "for a new link, and to look around in the host:"
 echo "    $here/scratch-host.sh -d $dir run console-proxy url g1"
 echo "    $here/scratch-host.sh -d $dir run bash"
 say "Ctrl-C ends it all"
