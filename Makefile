@@ -62,6 +62,8 @@ e2e: needs deb rpm
 browser: needs deb
 	@echo "test: the page in a browser"
 	@tests/host/browser.sh $(DEB) $(FILES)
+	@echo "test: every state of the page, with a proxy that is played"
+	@cd web && npm run --silent states -- $(CARGO_TARGET_DIR)/browser/states
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
 ##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=all]   less, or more; docs/benchmarks.md has the names

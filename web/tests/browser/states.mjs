@@ -249,12 +249,13 @@ const looks = [
   { name: 'phone', context: { ...phone, colorScheme: 'light' } },
   { name: 'phone-dark', context: { ...phone, colorScheme: 'dark' } },
 ];
+let played = 0;
 for (const [name, scene] of Object.entries(scenes)) {
-  for (const look of looks) {
-    if (process.env.ONLY && name !== process.env.ONLY) continue;
-    await play(name, scene, look);
-  }
+  if (process.env.ONLY && name !== process.env.ONLY) continue;
+  await Promise.all(looks.map((look) => play(name, scene, look)));
+  played += looks.length;
 }
 await browser.close();
 stop();
+console.log(`${played - failures} passed, ${failures} failed`);
 process.exit(failures > 0 ? 1 : 0);
