@@ -139,6 +139,25 @@ test('a port that somebody on the host holds is told with who, and is opened whe
     await person.close();
 });
 
+test('of a serial port that console-proxy added, and on which nothing runs yet, the page says how to get a login prompt', async () => {
+    const added = new Guest('added', '--vnc');
+    await until('it to be wired', () => sh(`virsh dumpxml --inactive ${added.uuid}`).includes('ua-console-proxy'));
+    added.start();
+    const person = await Person.with();
+    await person.open(await added.url('', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    const advice = person.page.getByTestId('getty');
+    await advice.waitFor();
+    assert.match(await advice.innerText(), /systemctl enable --now serial-getty@ttyS0\.service/);
+    await person.shot('serial-added');
+    await person.isAccessible('the advice on a silent port');
+    // This guest has a shell there after all: as soon as it says something, the advice is out of the way.
+    await runs(person, 'spoke');
+    assert.equal(await advice.isVisible(), false);
+    await person.close();
+    added.remove();
+});
+
 test('the tools: search, text size, terminal size, download, paste', async () => {
     const person = await Person.with();
     await person.open(await guest.url('', '#serial/0'));
