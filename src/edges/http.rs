@@ -138,8 +138,9 @@ impl AsyncWrite for Lent {
         let flushed = self.as_mut().stream()?.poll_flush(cx);
         self.in_time(cx, flushed)
     }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = self.as_mut().stream()?.poll_shutdown(cx);
+        self.in_time(cx, shut)
     }
 }
 

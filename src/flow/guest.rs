@@ -21,6 +21,7 @@ use crate::edges::http::Asked;
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
+use crate::edges::web::Shelf;
 use crate::edges::{broker, files, issuers, line, logs, recordings, tls};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
@@ -52,6 +53,8 @@ pub struct Guest {
     pub store: Store,
     /// Its SPICE display.
     pub(super) spice: Spice,
+    /// The page's files.
+    pub(super) shelf: Shelf,
     hubs: Hubs,
     opener: Opener,
     config: RefCell<files::Watched>,
@@ -73,6 +76,7 @@ impl Guest {
             live: Rc::default(),
             store,
             spice: Spice::default(),
+            shelf: Shelf::default(),
             hubs: Hubs::default(),
             opener,
             tls: RefCell::new(tls),
@@ -90,7 +94,8 @@ impl Guest {
         let file = &self.route_file;
         let text = files::read(file, 1 << 20).with_context(|| format!("cannot read {}", file.display()))?;
         let Some(text) = text else { return Ok(None) };
-        let route = Route::parse(&text).with_context(|| file.display().to_string())?;
+        let parse = if self.opener == Opener::Direct { Route::parse_by_hand } else { Route::parse };
+        let route = parse(&text).with_context(|| file.display().to_string())?;
         if route.auth == Auth::None && self.opener == Opener::Broker {
             bail!("{}: auth = \"none\" counts in a hand-written route alone", file.display());
         }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::rules::close::End;
 use crate::rules::guest::{Console, printable};
@@ -30,6 +31,8 @@ pub struct Entry {
     pub from: String,
     /// Seconds since 1970.
     pub since: u64,
+    /// The same moment on a clock that nobody sets.
+    pub opened: Instant,
     /// Bytes to the client.
     pub out: Cell<u64>,
     /// Bytes from the client.
@@ -131,6 +134,7 @@ impl Live {
             client,
             from,
             since,
+            opened: Instant::now(),
             out: Cell::default(),
             input: Cell::default(),
             dropped: Cell::default(),

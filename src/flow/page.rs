@@ -1,10 +1,12 @@
 //! The page, its files, and other people's clients, as a browser asks for them. They need no right and tell nothing
 //! of the guest.
 
+use bytes::Bytes;
+
 use super::guest::Guest;
 use super::refused::{Refused, refuse};
 use crate::edges::http::{Asked, Reply};
-use crate::edges::web;
+use crate::edges::web::Content;
 use crate::rules::request::strict_host;
 use crate::rules::web::{Encoding, Owner, Place, accepted, etag, has_already, inline_style, media_type, policy};
 
@@ -24,17 +26,17 @@ pub(super) fn serve(guest: &Guest, place: Place<'_>, asked: &Asked) -> Result<Re
     };
     let (folder, file) = (guest.paths.below_root(folder), place.file());
     let shared = guest.paths.below_root("/usr");
-    let found = web::read(&folder, &shared, &file, &accepted(asked.headers("accept-encoding"))).map_err(|why| {
+    let wanted = accepted(asked.headers("accept-encoding"));
+    let found = guest.shelf.read(&folder, &shared, &file, &wanted).map_err(|why| {
         // Whoever asks has shown no right: the path is for the journal.
         tracing::debug!("cannot read {}: {why}", folder.join(&file).display());
         refuse(500, "this file cannot be read: `console-proxy doctor` on the host may say why")
     })?;
-    let (encoding, bytes, style) = match (found, place) {
-        (Some((encoding, bytes)), _) => (encoding, bytes, ""),
-        (None, Place::Page) => (Encoding::Identity, WITHOUT_PAGE.into(), inline_style(WITHOUT_PAGE)),
+    let (Content { encoding, tag, bytes }, style) = match (found, place) {
+        (Some(content), _) => (content, ""),
+        (None, Place::Page) => (without_page(), inline_style(WITHOUT_PAGE)),
         (None, _) => return Err(nothing()),
     };
-    let tag = etag(&bytes);
     let has_already = has_already(asked.headers("if-none-match"), &tag);
     let mut headers = vec![
         ("cache-control", place.cache_control().to_owned()),
@@ -48,7 +50,12 @@ pub(super) fn serve(guest: &Guest, place: Place<'_>, asked: &Asked) -> Result<Re
     }
     headers.push(("content-type", media_type(&file).to_owned()));
     headers.extend(encoding.name().map(|name| ("content-encoding", name.to_owned())));
-    Ok(Reply { status: 200, headers, body: bytes.into() })
+    Ok(Reply { status: 200, headers, body: bytes })
+}
+
+fn without_page() -> Content {
+    let bytes = Bytes::from_static(WITHOUT_PAGE.as_bytes());
+    Content { encoding: Encoding::Identity, tag: etag(&bytes), bytes }
 }
 
 /// What a browser is told to keep from a page, and a page from others.

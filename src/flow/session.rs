@@ -212,9 +212,15 @@ impl Running {
             deadline: started + self.person.life,
             pulse: Pulse::new(self.guest.config().proxy.ping_interval),
         };
-        let end = match tokio::time::timeout(self.guest.config().proxy.handshake_timeout, upgrade.finish()).await {
-            Ok(Ok((client, early))) => relay(&self.guest, client, early, opened, &control, self.wanted).await,
-            Ok(Err(_)) | Err(_) => End::ClientGone,
+        let finishing = tokio::time::timeout(self.guest.config().proxy.handshake_timeout, upgrade.finish());
+        let finished = tokio::select! {
+            finished = finishing => finished.ok().and_then(Result::ok).ok_or(End::ClientGone),
+            // A client that does not take its 101 keeps nothing from others.
+            end = entry.ended() => Err(end),
+        };
+        let end = match finished {
+            Ok((client, early)) => relay(&self.guest, client, early, opened, &control, self.wanted).await,
+            Err(end) => end,
         };
         if let Proof::Session(id, _) = &self.person.proof
             && let Err(why) = self.guest.store.touch(id, now())

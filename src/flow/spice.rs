@@ -18,8 +18,11 @@ use crate::rules::route::Route;
 /// For so long a client that was sent away is refused: its channels come one after the other, and one that was under
 /// way must not take the display back.
 const GRACE: Duration = Duration::from_secs(3);
-/// The one before gets a close frame and a moment to answer it, so this is not reached.
+/// How long the one before has for leaving: a close frame, and a moment to answer it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A socket is left alone for so long after it came. spice-server 0.15.1 does not survive a client that leaves between
+/// the opening of its display channel and that channel's first message: a round trip, and what a browser takes.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// What a proxy knows of its guest's SPICE server and its clients.
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ impl Spice {
     /// Sends other clients away, and waits until they have left: their connections to spice-server are closed then,
     /// and it has nobody to end.
     pub(super) async fn take_over(&self, live: &Rc<Live>, seat: &Seat) -> Result<(), Refused> {
+        until_ended(seat, settled(live, seat)).await?;
         let others = others(live, seat.entry.client());
         let by = who(&seat.entry);
         for other in &others {
@@ -116,6 +120,14 @@ pub(super) async fn until_ended<T>(seat: &Seat, work: impl Future<Output = T>) -
     }
 }
 
+/// Returns when no socket of another client is so young that ending it would hurt the guest.
+async fn settled(live: &Rc<Live>, seat: &Seat) {
+    let youngest = || others(live, seat.entry.client()).iter().map(|other| other.opened + SETTLING).max();
+    while let Some(time) = youngest().filter(|time| *time > Instant::now()) {
+        tokio::time::sleep_until(time).await;
+    }
+}
+
 fn others(live: &Live, own: Client<'_>) -> Vec<Rc<Entry>> {
     live.on(Console::Spice).into_iter().filter(|entry| entry.client() != own).collect()
 }
@@ -156,13 +168,34 @@ mod tests {
             let bob = enter(&live, "bob", None);
             let start = Instant::now();
             assert_eq!(refused(spice.take_over(&live, &bob).await), None);
-            assert_eq!(start.elapsed(), Duration::from_secs(1));
+            assert_eq!(start.elapsed(), SETTLING + Duration::from_secs(1));
             for sitting in sitting {
                 assert_eq!(sitting.await.unwrap(), End::TakenOver("bob from 192.0.2.1".into()));
             }
             let second = enter(&live, "bob", None);
             assert_eq!(refused(spice.take_over(&live, &second).await), None, "his own sockets stay");
             assert_eq!(live.on(Console::Spice).len(), 2);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_socket_is_ended_while_its_channel_may_be_opening() {
+        local(async {
+            let (live, spice) = (Rc::new(Live::default()), Spice::default());
+            let start = Instant::now();
+            tokio::task::spawn_local(sit(enter(&live, "ann", None)));
+            tokio::time::sleep(SETTLING / 2).await;
+            let bob = enter(&live, "bob", None);
+            let opens_another = async {
+                tokio::time::sleep(SETTLING / 4).await;
+                let seat = enter(&live, "ann", None);
+                let end = seat.entry.ended().await;
+                (end, start.elapsed())
+            };
+            let (result, (end, when)) = tokio::join!(spice.take_over(&live, &bob), opens_another);
+            assert_eq!((refused(result), end), (None, End::TakenOver("bob from 192.0.2.1".into())));
+            assert_eq!(when, SETTLING * 7 / 4, "its last one counts");
         })
         .await;
     }

@@ -79,11 +79,13 @@ fn pass(paths: &Paths) -> Result<usize> {
     }
     let wanted: BTreeMap<Uuid, Wanted> = routes
         .iter()
-        .map(|(uuid, route)| {
-            // With a configuration that is refused nothing is to move, least of all to every address.
-            let old = drop_ins.get(uuid).filter(|_| readable.is_none());
-            let old = old.and_then(|text| Wanted::as_it_is(route.name.clone(), text));
-            (uuid.clone(), old.unwrap_or_else(|| want(paths, &config, route)))
+        .filter_map(|(uuid, route)| {
+            // With a configuration that is refused nothing is to move, or to be opened, least of all on every address.
+            let wanted = match &readable {
+                Some(config) => want(paths, config, route),
+                None => Wanted::as_it_is(route.name.clone(), drop_ins.get(uuid)?)?,
+            };
+            Some((uuid.clone(), wanted))
         })
         .collect();
     let is_open = units::is_active(TARGET)?;

@@ -13,9 +13,14 @@ use super::ticket::Mode;
 /// The form that this program writes and reads.
 pub const VERSION: u32 = 1;
 
+/// The keys of a route, of a console in it, and of one that cannot be reached.
+const KEYS: [&str; 8] = ["version", "uuid", "name", "port", "since", "auth", "consoles", "unreachable"];
+const WAY_KEYS: [&str; 8] = ["console", "raw", "websocket", "guarded", "websocket-ca", "raw-ca", "log", "added"];
+const GONE_KEYS: [&str; 2] = ["console", "reason"];
+
 /// A published guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct Route {
     /// [`VERSION`].
     pub version: u32,
@@ -59,7 +64,7 @@ impl Auth {
 
 /// A console and where its bytes are. At least one of `raw` and `websocket` is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct Way {
     /// Which one.
     pub console: Console,
@@ -72,7 +77,7 @@ pub struct Way {
     /// The websocket is there because wiring asked QEMU for it: the guard keeps it for root alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guarded: bool,
-    /// The websocket speaks TLS; the certificates (PEM) that its chain must end in.
+    /// The websocket speaks TLS; certificates (PEM): its chain must end in one of them, or it shows one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub websocket_ca: Option<String>,
     /// The raw stream is within TLS; likewise.
@@ -110,7 +115,7 @@ impl fmt::Display for Reached {
 
 /// A console that cannot be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct Unreachable {
     /// Which one.
     pub console: Console,
@@ -223,7 +228,7 @@ impl fmt::Display for Backend {
 }
 
 /// Why a route is refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadRoute {
     /// Not TOML, or not of this form.
     #[error("the route is unreadable: {0}")]
@@ -231,6 +236,9 @@ pub enum BadRoute {
     /// Written by another version of this program.
     #[error("the route has version {0}, this program knows version {VERSION}: run `console-proxy publish --all`")]
     Version(u32),
+    /// A key that no route has.
+    #[error("the route has a key {0:?}, which none has")]
+    Unknown(String),
     /// A console without a backend, or twice there.
     #[error("the route's console {0} {1}")]
     Console(Console, &'static str),
@@ -272,7 +280,24 @@ impl Way {
 }
 
 impl Route {
-    /// Reads the file's text.
+    /// Reads a text that a person wrote: a key that no route has is refused, as it is a slip.
+    pub fn parse_by_hand(text: &str) -> Result<Self, BadRoute> {
+        let route = Self::parse(text)?;
+        let table: toml::Table = toml::from_str(text).map_err(|why| BadRoute::Form(why.to_string()))?;
+        let unknown =
+            |table: &toml::Table, known: &[&str]| table.keys().find(|key| !known.contains(&key.as_str())).cloned();
+        let below = |list: &str, known: &[&str]| {
+            let entries = table.get(list).and_then(toml::Value::as_array).into_iter().flatten();
+            entries.filter_map(toml::Value::as_table).find_map(|entry| unknown(entry, known))
+        };
+        let slip = unknown(&table, &KEYS)
+            .or_else(|| below("consoles", &WAY_KEYS))
+            .or_else(|| below("unreachable", &GONE_KEYS));
+        slip.map_or(Ok(route), |key| Err(BadRoute::Unknown(key)))
+    }
+
+    /// Reads the file's text. Keys that are not known are passed over: a process that has run for long reads what a
+    /// newer one wrote.
     pub fn parse(text: &str) -> Result<Self, BadRoute> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -474,6 +499,35 @@ mod tests {
         ));
         let twice = "[[consoles]]\nconsole = \"vnc\"\nraw = \"tcp:127.0.0.1:1\"\n".repeat(2);
         assert!(matches!(Route::parse(&format!("version = 1\n{head}{twice}")), Err(BadRoute::Console(..))));
-        assert!(matches!(Route::parse(&format!("version = 1\n{head}surprise = 1\n")), Err(BadRoute::Form(_))));
+    }
+
+    #[test]
+    fn a_slip_by_hand_is_refused_and_a_key_of_a_newer_version_passed_over() {
+        let whole = Route {
+            version: VERSION,
+            uuid: "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap(),
+            name: "g1".into(),
+            port: 1,
+            since: 1,
+            auth: Auth::None,
+            consoles: vec![Way {
+                console: Console::Vnc,
+                raw: "tcp:127.0.0.1:1".parse().ok(),
+                websocket: "tcp:127.0.0.1:2".parse().ok(),
+                websocket_ca: Some("x".into()),
+                raw_ca: Some("x".into()),
+                guarded: true,
+                log: Some("/x".into()),
+                added: true,
+            }],
+            unreachable: vec![Unreachable { console: Console::Spice, reason: "x".into() }],
+        };
+        let text = whole.to_text();
+        assert_eq!(Route::parse_by_hand(&text).as_ref(), Ok(&whole), "all keys that there are");
+        for (line, key) in [("port = 1", "prot"), ("guarded = true", "row"), ("reason = \"x\"", "why")] {
+            let text = text.replacen(line, &format!("{line}\n{key} = 1"), 1);
+            assert_eq!(Route::parse_by_hand(&text), Err(BadRoute::Unknown(key.into())));
+            assert_eq!(Route::parse(&text).as_ref(), Ok(&whole));
+        }
     }
 }

@@ -71,7 +71,7 @@ pub fn is_component(name: &str) -> bool {
 }
 
 /// What the units of proxies hide from them, but for a few files of their own.
-const HIDDEN: [&str; 9] = ["/boot", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/var"];
+const HIDDEN: [&str; 10] = ["/boot", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var"];
 
 /// Whether a proxy cannot see a folder, whatever its mode is.
 #[must_use]
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn what_the_units_hide_is_known_here() {
         let unit = include_str!("../../units/console-proxy@.service");
-        for hidden in HIDDEN.iter().filter(|hidden| !matches!(**hidden, "/home" | "/root")) {
+        for hidden in HIDDEN.iter().filter(|hidden| !matches!(**hidden, "/home" | "/root" | "/tmp")) {
             let is_hidden =
                 |line: &str| line.starts_with("TemporaryFileSystem=") || line.starts_with("InaccessiblePaths=");
             let named = |word: &str| word.trim_start_matches('-').split(':').next() == Some(*hidden);
@@ -365,7 +365,7 @@ mod tests {
                 "{hidden}"
             );
         }
-        assert!(unit.contains("ProtectHome=yes"));
+        assert!(unit.contains("ProtectHome=yes") && unit.contains("PrivateTmp=yes"));
         assert!(is_hidden("/srv") && is_hidden("/var/www") && is_hidden("/home/ann/web"));
         assert!(!is_hidden("/usr/share/novnc") && !is_hidden("/variable"));
     }
