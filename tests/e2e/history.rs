@@ -111,6 +111,7 @@ fn what_a_guest_says_to_nobody_is_kept_shown_to_who_comes_and_outlives_its_run()
     serial.read_until(banner, SOON);
     serial.command("echo the answer is $((6 * 7))", "the answer is 42");
     guest.destroy();
+    wait_until("its port to be closed", SOON, || state_of(&guest.socket()) == "inactive");
     let printed = sh("console-proxy log keeper serial/0");
     assert!(printed.contains(banner) && printed.contains("the answer is 42"), "{printed}");
 
