@@ -44,7 +44,7 @@ done
 echo
 host run console-proxy list || true
 echo
-for guest in g1 g2; do host run console-proxy url --ttl 300s "$guest" 2>/dev/null || true; done
+for guest in g1 g2; do echo "$guest: $(host run console-proxy url --ttl 300s "$guest" 2>/dev/null || true)"; done
 echo
 say "open one in a browser on this machine within five minutes, and accept the certificate, whose fingerprint is above"
 say "for a new link, and to look around in the host:"
