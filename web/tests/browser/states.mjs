@@ -69,6 +69,14 @@ const scenes = {
     state: 'connected',
     sees: 'Leave the console by keyboard',
   },
+  'no-login': {
+    guest: tell({ session: null, person: '' }),
+    socket: speaks(prompt),
+    after: opens('account'),
+    state: 'connected',
+    sees: 'No login is needed for this guest.',
+    not: 'Log out',
+  },
   account: { socket: speaks(prompt), after: opens('account'), state: 'connected', sees: 'Signed in as ann' },
   'evil-name': {
     guest: tell({ name: EVIL, person: EVIL }),
@@ -132,6 +140,33 @@ const scenes = {
     state: 'ended',
     sees: 'bought a session already',
   },
+  'ticket-used-session-there': {
+    query: '?token=a.b.c',
+    session: refuse(401, 'this ticket has bought a session already'),
+    socket: speaks(prompt),
+    state: 'connected',
+    sees: 'The session that you had before goes on.',
+  },
+  'ticket-unheard': {
+    query: '?token=a.b.c',
+    session: refuse(429, 'too many requests'),
+    guest: refuse(401, 'none'),
+    state: 'ended',
+    sees: 'too many requests',
+    keeps: true,
+  },
+  'second-link': {
+    guest: refuse(401, 'none'),
+    session: refuse(401, 'this ticket has bought a session already'),
+    after: goes('#token=a.b.c'),
+    state: 'ended',
+    sees: 'bought a session already',
+  },
+  foreign: {
+    guest: (route) => route.fulfill({ contentType: 'text/html', body: '<title>Log in</title>' }),
+    state: 'lost',
+    sees: 'something else than the proxy answered',
+  },
   'not-allowed': {
     guest: refuse(403, 'this ticket is for another guest'),
     state: 'not-allowed',
@@ -147,6 +182,19 @@ const scenes = {
     socket: closes(4409, 'bob has the display'),
     state: 'busy',
     sees: 'bob has the display',
+  },
+  'opens-after-all': { hash: '#vnc', socket: speaks(''), after: opensLater, state: 'connected' },
+  consent: { socket: offers, state: 'connected', sees: 'wants to put 5 bytes into your clipboard: “né a”' },
+  'no-such-link': { hash: '#serial/7', socket: speaks(prompt), state: 'connected', at: '#serial/0' },
+  'screen-reader': { socket: speaks(prompt), after: opens('tool-screen-reader'), state: 'connected' },
+  'still-in': {
+    socket: speaks(prompt),
+    after: async (page) => {
+      await page.route('**/api/logout', (route) => route.abort());
+      await logOutAt('connected')(page);
+    },
+    state: 'connected',
+    sees: 'You are still logged in',
   },
   'refused-and-out': {
     hash: '#vnc',
@@ -170,6 +218,32 @@ function resumes(socket) {
   socket.send('{"position":"a:100"}');
   socket.send(Buffer.from('hello'));
   setTimeout(() => socket.close({ code: 4408, reason: 'two pings unanswered' }), 200);
+}
+
+/** Wants to put something into the clipboard, later than what is history. */
+function offers(socket) {
+  socket.send('{"position":"a:0"}');
+  socket.send(Buffer.from(`\x1b]52;c;${Buffer.from('history').toString('base64')}\x07`));
+  setTimeout(() => socket.send(Buffer.from(`\x1b]52;c;${Buffer.from('né a').toString('base64')}\x07`)), 2_000);
+}
+
+function goes(hash) {
+  return async (page) => {
+    await page.waitForSelector('html[data-state=ended]');
+    await page.evaluate((to) => (location.hash = to), hash);
+    await page.waitForURL((url) => !url.hash.includes('token'));
+  };
+}
+
+/** What was refused is allowed when it is asked for again. */
+async function opensLater(page) {
+  await page.waitForSelector('html[data-state=refused]');
+  const open = { console: 'serial/0', path: '/serial/0', reached: 'pty', added: false };
+  await page.route('**/api/guest', tell({ consoles: [consoles[0], open] }));
+  await page.getByTestId('tab-serial/1').waitFor();
+  await page.getByTestId('retry').click();
+  await page.getByTestId('tab-serial/1').waitFor({ state: 'detached' });
+  await page.getByTestId('tab-serial/0').click();
 }
 
 async function types(page) {
@@ -219,7 +293,8 @@ async function play(name, scene, look) {
     await page.waitForSelector(`html[data-state="${scene.state}"]`, { timeout: 15_000, state: 'attached' });
     if (scene.sees) await page.getByText(scene.sees).first().waitFor({ timeout: 3_000 });
     if (scene.not && (await page.getByText(scene.not).count()) > 0) trouble.push(`shows "${scene.not}"`);
-    if (page.url().includes('token=')) trouble.push('the ticket is still in the address');
+    if (page.url().includes('token=') !== !!scene.keeps) trouble.push(`the ticket in the address: ${!scene.keeps}`);
+    if (scene.at && new URL(page.url()).hash !== scene.at) trouble.push(`is at ${page.url()}`);
     if (/1006/.test(await page.locator('body').innerText())) trouble.push('a bare 1006');
     await page.waitForTimeout(250);
     await page.evaluate(axe);
