@@ -30,7 +30,12 @@ describe('the console that comes first', () => {
     ],
     ['one that spoke before one that did not', [one('serial/0'), one('console/0', { spoke: 900 })], none, 'console/0'],
     ['a silent added port last', [one('serial/1', { added: true }), one('serial/0')], none, 'serial/0'],
-    ['an added port that spoke', [one('serial/0', { spoke: 9 }), one('serial/1', { added: true, spoke: 1 })], none, 'serial/1'],
+    [
+      'an added port that spoke last',
+      [one('serial/0', { spoke: 9 }), one('serial/1', { added: true, spoke: 1 })],
+      none,
+      'serial/1',
+    ],
     ['VNC before SPICE', [one('spice'), vnc], none, 'vnc'],
     ['the only one, though added and silent', [one('serial/0', { added: true })], none, 'serial/0'],
     ['the one that the address names', [vnc, one('serial/0')], { linked: 'serial/0', last: 'vnc' }, 'serial/0'],

@@ -64,7 +64,7 @@ describe('the states of a console', () => {
     ['the session ended meanwhile', asking, answer({ kind: 'status', status: 401, reason: '' }), 'ended', ''],
     ['the right is gone meanwhile', asking, answer({ kind: 'status', status: 403, reason: '' }), 'not-allowed', ''],
     ['the guest came back without it', asking, answer({ kind: 'ok', known: false }), 'unreachable', 'wait'],
-    ['the guest came back, its console out of reach', asking, answer({ ...fine, unreachable: 'a file' }), 'unreachable', 'wait'],
+    ['the guest came back, this out of reach', asking, answer({ ...fine, unreachable: 'x' }), 'unreachable', 'wait'],
     ['a page in between answers', asking, answer({ kind: 'status', status: 200, reason: OWN.foreign }), 'lost', 'wait'],
     ['no password', connecting, closed(4403, OWN.noPassword), 'not-allowed', ''],
     ['the guest came back, view-only', asking, answer({ ...fine, refused: 'view' }), 'not-allowed', ''],

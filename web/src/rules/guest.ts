@@ -66,7 +66,7 @@ export function numberOf(console: string): number {
   return Number(console.split('/')[1] ?? 0);
 }
 
-/** What to call the guest in a command that a person copies into a shell: the name only where a shell reads it as one. */
+/** What to call the guest in a command for a shell: the name only where a shell reads it as one word. */
 export function commandName({ name, uuid }: Pick<Guest, 'name' | 'uuid'>): string {
   return [name, uuid].find((one) => /^[A-Za-z0-9][A-Za-z0-9_.+-]*$/.test(one)) ?? '';
 }

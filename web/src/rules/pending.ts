@@ -1,6 +1,6 @@
 // Output that waits for the terminal, bounded: what does not fit is dropped from the front, since the newest is what a
-// person looks at. The terminal is given little at a time, so that a key's echo never waits behind megabytes. The page's
-// own lines wait among it, as marks, between what came before them and what came after.
+// person looks at. The terminal is given little at a time, so that a key's echo never waits behind megabytes. The
+// page's own lines wait among it, as marks, between what came before them and what came after.
 
 /** Waiting bytes at most. */
 export const LIMIT = 2 << 20;

@@ -102,7 +102,8 @@ export const en = {
     empty: 'There is no text to type.',
     pasteTitle: 'Paste text',
     pasteLabel: 'Text to paste',
-    osc52: (bytes: string, start: string) => `A program in the guest wants to put ${bytes} into your clipboard: “${start}”`,
+    osc52: (bytes: string, start: string) =>
+      `A program in the guest wants to put ${bytes} into your clipboard: “${start}”`,
     osc52Accept: 'Copy it',
   },
 

@@ -51,7 +51,7 @@ export class DisplayTools implements ClipboardOwner {
     }
   }
 
-  /** Whether texts go back and forth by themselves: not before a person asked for it, since a guest hears what is copied. */
+  /** Whether texts go back and forth by themselves. A person asks for it: the guest hears whatever they copy. */
   get sync(): boolean {
     return recall('clipboard-sync') === 'yes';
   }

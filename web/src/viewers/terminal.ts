@@ -195,8 +195,8 @@ class TerminalViewer implements Viewer {
         writeText: (_selection, text) => this.offered(text),
       }),
     );
-    // Without this the add-on answers a question for the clipboard with an empty one, which still is an answer. What was
-    // said before this page came asks nothing of the person who looks now.
+    // Without this the add-on answers a question for the clipboard with an empty one, which still is an answer. And
+    // what was said before this page came asks nothing of the person who looks now.
     this.term.parser.registerOscHandler(52, (data) => this.out.past || isClipboardQuestion(data));
     this.answerNoHistory();
   }
@@ -313,7 +313,6 @@ class TerminalViewer implements Viewer {
   /** Sends what nobody typed key by key, in time and in turn; keys typed meanwhile do not wait for it. */
   private queued(data: string): void {
     if (this.host.viewOnly || data === '') return;
-    this.out.typed();
     this.pacer.add(pastePieces(data));
   }
 
@@ -373,6 +372,7 @@ class TerminalViewer implements Viewer {
 
   /** The terminal knows whether the program in it wants brackets around a paste. */
   private pasteText(text: string): void {
+    if (text === '') return;
     this.pasting = true;
     this.term.paste(text);
     this.pasting = false;

@@ -151,6 +151,8 @@ class VncViewer implements Viewer {
 
   private keyEvent(event: KeyboardEvent): void {
     if (event.target === this.display.keyboard.field) return;
+    // A Mac tells of Caps Lock once for each change, and noVNC makes a stroke of it.
+    if (event.code === 'CapsLock') return;
     if (event.type === 'keydown') this.down.add(event.code);
     else {
       this.down.delete(event.code);
