@@ -55,6 +55,16 @@ const RFB = 'RFB 003.008\n';
 const INIT = [0, 16, 0, 16, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0, 0, 0, 0, 0];
 const WELCOME = [0, 0, 0, 0];
 
+/** noVNC looks for a websocket's methods where a browser has them, and a played one inherits them from further up. */
+function flatSocket() {
+  const Played = globalThis.WebSocket;
+  globalThis.WebSocket = class WebSocket extends Played {};
+  for (let from = Played.prototype; from && from !== EventTarget.prototype; from = Object.getPrototypeOf(from)) {
+    for (const [name, found] of Object.entries(Object.getOwnPropertyDescriptors(from)))
+      if (name !== 'constructor') Object.defineProperty(globalThis.WebSocket.prototype, name, found);
+  }
+}
+
 /** A display that says one thing after another: the next one when it was answered. Beside it, a serial port. */
 function display(...says) {
   const socket = (socket, page) => {
@@ -118,7 +128,12 @@ const scenes = {
     state: 'connected',
     sees: 'systemctl enable --now serial-getty@ttyS1.service',
   },
-  connecting: { socket: silent, state: 'connecting', sees: 'Connecting' },
+  connecting: {
+    socket: silent,
+    after: (page) => page.locator('.viewer.front[inert]').waitFor({ state: 'attached' }),
+    state: 'connecting',
+    sees: 'Connecting',
+  },
   refused: { hash: '#vnc', socket: silent, state: 'refused', sees: 'cannot be filtered' },
   unlisted: { hash: '#console/0', socket: silent, state: 'refused', sees: 'a file is no console' },
   'no-console': {
@@ -400,6 +415,7 @@ let failures = 0;
 
 async function play(name, scene, look) {
   const context = await browser.newContext(look.context);
+  context.setDefaultTimeout(12_000);
   const page = await context.newPage();
   const trouble = [];
   /** What the played console heard. */
@@ -412,6 +428,7 @@ async function play(name, scene, look) {
   if (scene.files) await page.route('**/assets/terminal-*.js', scene.files);
   // Without a played socket the server answers 404, as a websocket that something in between refuses.
   if (scene.socket) await page.routeWebSocket(/\/(vnc|spice|serial\/\d+)(\?|$)/, (socket) => scene.socket(socket, page));
+  await page.addInitScript(flatSocket);
   await page.goto(`${url}${scene.query ?? ''}${scene.hash ?? (scene.query ? '' : '#serial/0')}`);
   try {
     await scene.after?.(page);
