@@ -129,7 +129,7 @@ const scenes = {
     sees: 'systemctl enable --now serial-getty@ttyS1.service',
   },
   connecting: {
-    socket: silent,
+    ...display(),
     after: (page) => page.locator('.viewer.front[inert]').waitFor({ state: 'attached' }),
     state: 'connecting',
     sees: 'Connecting',
@@ -260,6 +260,12 @@ const scenes = {
   'paste-cancelled': { socket: hears, after: cancelsPaste, state: 'connected' },
   gap: { socket: gaps, after: readsInOrder, state: 'connected', sees: '5 bytes are missing here' },
   'opens-after-all': { hash: '#vnc', socket: speaks(''), after: opensLater, state: 'connected' },
+  'consent-of-old': {
+    socket: speaks(`\x1b]52;c;b2xk\x07${prompt}`),
+    after: (page) => page.getByText('web-1 login:').waitFor(),
+    state: 'connected',
+    not: 'wants to put',
+  },
   consent: { socket: offers, state: 'connected', sees: 'wants to put 5 bytes into your clipboard: “né a”' },
   'no-such-link': { hash: '#serial/7', socket: speaks(prompt), state: 'connected', at: '#serial/0' },
   'screen-reader': { socket: speaks(prompt), after: opens('tool-screen-reader'), state: 'connected' },
@@ -353,6 +359,8 @@ async function cancelsPaste(page) {
 
 function gaps(socket) {
   socket.send('{"position":"a:0"}');
+  // More than the terminal takes at once: what follows has to wait for its turn.
+  socket.send(Buffer.from('much\r\n'.repeat(60_000)));
   socket.send(Buffer.from('one'));
   socket.send('{"gap":5}');
   socket.send(Buffer.from('two'));
