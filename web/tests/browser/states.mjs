@@ -72,7 +72,7 @@ function display(...says) {
     const all = [...says];
     const next = () => {
       const one = all.shift();
-      if (one?.code) return setTimeout(() => socket.close(one), 500);
+      if (one?.code) return setTimeout(() => socket.close(one), 2_000);
       if (one) socket.send(Buffer.from(one));
       if (all[0]?.code) next();
     };
