@@ -47,7 +47,7 @@ test('titles, clipboard requests and escapes of a terminal change nothing but th
     const serial = await backend((socket) => {
         socket.on('data', (bytes) => { heard += bytes; });
         const clipboard = Buffer.from(MARKUP).toString('base64');
-        socket.write(`\x1b]0;${MARKUP}\x07\x1b]2;a\nb\x1b[31m\x07\x1b]52;c;${clipboard}\x07\x1b]52;c;?\x07${MARKUP}\r\n`);
+        socket.write(`\x1b]0;${MARKUP}\x07\x1b]2;a\nb\x1b[31m\x07\x1b]52;c;${clipboard}\x07\x1b]52;c;?\x07\x1b]52;c;?;\x07${MARKUP}\r\n`);
         socket.write('\x1b]8;;javascript:window.hit=1\x07link\x1b]8;;\x07 \x1b[21t\x1b]4;1;?\x07 done\r\n');
     });
     const at = await proxy('g1', { 'serial/0': serial });

@@ -1,16 +1,16 @@
 // The page: one bar with the guest's name, its consoles as tabs and the tools of the one in sight; below it that
 // console, or the panel that says why it is not to be seen.
 
-import { askGuest, logOut, type Got } from './edges/api';
+import { askGuest, buySession, logOut, type Got } from './edges/api';
 import { recall, remember } from './edges/store';
-import { choose } from './rules/choose';
+import { choose, tabOrder } from './rules/choose';
 import { clean } from './rules/clean';
-import type { Guest } from './rules/guest';
+import { commandName, type Guest } from './rules/guest';
 import { Leave } from './rules/leave';
-import { linkedConsole } from './rules/links';
+import { isSettled, linkedConsole, takeTicket } from './rules/links';
 import { Session, type SessionPage } from './flow/session';
 import { consoleName, texts } from './texts';
-import { load } from './viewers/viewer';
+import { load, type ViewerHost } from './viewers/viewer';
 import { Chrome } from './view/chrome';
 import { cannotPanel, statePanel } from './view/panel';
 import { askPassword } from './view/popover';
@@ -22,16 +22,17 @@ export class Page {
   private readonly titles = new Map<string, string>();
   private chosen: string | null = null;
   private asking: Promise<Got> | null = null;
+  /** Why the ticket of the address bought nothing. */
+  private refusal = '';
+  private loggedOut = false;
+  /** What waits for its console to come to the front. */
+  private readonly front = new Map<string, Set<() => void>>();
   private readonly chrome: Chrome;
   private readonly client = [...crypto.getRandomValues(new Uint8Array(12))]
     .map((byte) => byte.toString(16).padStart(2, '0'))
     .join('');
 
-  /** `refusal`: why the ticket of the address bought nothing. */
-  constructor(
-    private readonly document: Document,
-    private refusal: string,
-  ) {
+  constructor(private readonly document: Document) {
     this.chrome = new Chrome({
       choose: (console) => this.choose(console, true),
       logOut: () => void this.logOut(),
@@ -58,33 +59,72 @@ export class Page {
     };
     window.addEventListener('keydown', keys, true);
     window.addEventListener('keyup', keys, true);
-    window.addEventListener('hashchange', () => {
-      const linked = linkedConsole(location.hash);
-      if (linked && this.guest) this.choose(linked, false);
-    });
+    window.addEventListener('hashchange', () => this.linked());
     window.addEventListener('online', () => this.nudge());
+    window.addEventListener('focus', () => this.nudge());
     this.document.addEventListener('visibilitychange', () => !this.document.hidden && this.nudge());
     setInterval(() => this.tick(), 1_000);
   }
 
-  private nudge(): void {
-    for (const session of [this.entry, ...this.sessions.values()]) session.tell({ type: 'nudge' });
+  /** Another address for this page. */
+  private linked(): void {
+    // A link with a ticket is a way in of its own, perhaps as somebody else.
+    if (takeTicket(location.href).ticket !== null) return location.reload();
+    const linked = linkedConsole(location.hash);
+    if (!linked || !this.guest) return;
+    this.choose(linked, false);
+    this.mendAddress();
   }
 
-  /** The proxy told of the guest for the first time. */
+  /** The address names the console in sight, or none. */
+  private mendAddress(): void {
+    const linked = linkedConsole(location.hash);
+    if (linked && this.chosen && linked !== this.chosen) history.replaceState(history.state, '', `#${this.chosen}`);
+  }
+
+  private nudge(): void {
+    for (const session of [this.entry, ...this.sessions.values()]) session.tell({ type: 'nudge' });
+    if (!this.session() && this.entry.state.name === 'connected') void this.again(false);
+  }
+
+  /** Whether what cannot be opened can be opened by now; `byHand`: somebody wants to see what comes of it. */
+  private async again(byHand: boolean): Promise<void> {
+    const got = await this.ask();
+    if (got.kind === 'status' || (got.kind === 'silent' && byHand)) this.entry.tell({ type: 'enter' });
+  }
+
+  /** The proxy told of the guest, for the first time or after it would not. */
   private entered(): void {
+    this.loggedOut = false;
+    if (this.chosen === null) this.chooseFirst();
+    else this.choose(this.chosen, false);
+    this.entry.tell({ type: 'ready' });
+    this.mendAddress();
+    if (this.refusal) this.notice('ticket', texts.session.kept(this.refusal));
+    this.refusal = '';
+  }
+
+  private chooseFirst(): void {
     const guest = this.guest;
     if (!guest) return;
     const wish = { linked: linkedConsole(location.hash), last: recall(`last:${guest.uuid}`) };
     const unreachable = guest.unreachable.find((one) => one.console === wish.linked);
     const first = unreachable?.console ?? choose(guest.consoles, wish)?.console ?? guest.unreachable[0]?.console;
     if (first) this.choose(first, false);
-    this.entry.tell({ type: 'ready' });
+  }
+
+  /** A line of the page's own above the console in sight. */
+  private notice(id: string, words: string): void {
+    this.chrome.notice(this.chosen ?? '', id, { text: words });
   }
 
   private choose(console: string, byHand: boolean): void {
     const guest = this.guest;
     if (!guest || ![...guest.consoles, ...guest.unreachable].some((one) => one.console === console)) return;
+    if (this.chosen !== console) {
+      this.session()?.viewer?.shown(false);
+      this.chrome.extraKeys.released();
+    }
     this.chosen = console;
     this.chrome.wanted = byHand;
     if (byHand) history.replaceState(history.state, '', `#${console}`);
@@ -95,10 +135,28 @@ export class Page {
     this.chrome.bring(this.session()?.viewer ?? null);
     this.draw();
     if (byHand && this.session()?.state.name === 'connected') this.session()?.viewer?.focus();
+    for (const run of [...(this.front.get(console) ?? [])]) run();
+  }
+
+  /** Waits until a console is in front; `over`: whoever waited does so no more. */
+  private inFront(console: string, over: AbortSignal): Promise<void> {
+    if (this.chosen === console) return Promise.resolve();
+    return new Promise((resolve) => {
+      const waiting = this.front.get(console) ?? new Set();
+      const run = () => {
+        waiting.delete(run);
+        resolve();
+      };
+      this.front.set(console, waiting.add(run));
+      over.addEventListener('abort', run);
+    });
   }
 
   private open(console: string): void {
-    if (this.sessions.has(console)) return;
+    const there = this.sessions.get(console);
+    // Another session may have begun since.
+    if (there?.state.name === 'ended' && !this.loggedOut) there.tell({ type: 'enter' });
+    if (there) return;
     const session = new Session(console, this.client, this.sessionPage());
     this.sessions.set(console, session);
     session.tell({ type: 'start' });
@@ -117,9 +175,10 @@ export class Page {
   }
 
   private async logOut(): Promise<void> {
+    if (!(await logOut())) return this.notice('log-out', texts.account.notLoggedOut);
+    this.loggedOut = true;
     for (const session of this.sessions.values()) session.tell({ type: 'logged-out' });
     this.entry.tell({ type: 'logged-out' });
-    await logOut();
   }
 
   private sessionPage(): SessionPage {
@@ -131,21 +190,28 @@ export class Page {
         this.chrome.add(viewer);
         this.chrome.bring(this.session()?.viewer ?? null);
       },
-      host: (console) => ({
-        password: askPassword,
-        notice: (id, notice) => this.chrome.notice(console, id, notice),
-        title: (words) => {
-          this.titles.set(console, words);
-          this.draw();
-        },
-        changed: () => this.chosen === console && this.drawTools(),
-        released: () => this.chrome.extraKeys.released(),
-      }),
+      host: (console) => this.host(console),
+    };
+  }
+
+  private host(console: string): Pick<ViewerHost, 'password' | 'notice' | 'title' | 'changed' | 'released'> {
+    return {
+      password: async (wanted, over) => {
+        await this.inFront(console, over);
+        return askPassword(wanted, over);
+      },
+      notice: (id, notice) => this.chrome.notice(console, id, notice),
+      title: (words) => {
+        this.titles.set(console, words);
+        this.draw();
+      },
+      changed: () => this.chosen === console && this.drawTools(),
+      released: () => this.chosen === console && this.chrome.extraKeys.released(),
     };
   }
 
   private ask(): Promise<Got> {
-    this.asking ??= askGuest().then((got) => {
+    this.asking ??= this.admit().then((got) => {
       this.asking = null;
       if (got.kind === 'ok') this.learn(got.guest);
       // The ticket's own refusal explains more than "no credentials".
@@ -155,25 +221,39 @@ export class Page {
     return this.asking;
   }
 
+  /** Asks for the guest, first with the ticket if the address has one. */
+  private async admit(): Promise<Got> {
+    const { ticket, rest } = takeTicket(location.href);
+    if (ticket === null) return askGuest();
+    const bought = await buySession(ticket);
+    if (!bought) return { kind: 'silent' };
+    // A ticket buys one session: refused, it may have bought the one whose cookie is there. Where nobody judged it, it
+    // stays in the address for another attempt.
+    if (isSettled(bought.status)) history.replaceState(history.state, '', rest);
+    this.refusal = bought.ok ? '' : bought.reason;
+    return askGuest();
+  }
+
   private learn(guest: Guest): void {
     // Another session with other rights: what is open was made for the old ones.
     if (this.guest && this.guest.mode !== guest.mode) return location.reload();
     this.guest = guest;
-    this.refusal = '';
     this.chrome.guest(guest);
     this.chrome.tabs.show([
-      ...guest.consoles.map((one) => ({ console: one.console, disabled: one.refused !== undefined })),
+      ...tabOrder(guest.consoles).map((one) => ({ console: one.console, disabled: one.refused !== undefined })),
       ...guest.unreachable.map((one) => ({ console: one.console, disabled: true })),
     ]);
     // What was refused before may be open now.
     if (this.chosen && !this.session() && this.refusedReason(this.chosen) === null) this.open(this.chosen);
+    if (!this.chosen && this.entry.state.name === 'connected') this.chooseFirst();
     this.draw();
   }
 
   private draw(): void {
     // Until the proxy told of the guest, and after a log-out, the page speaks for all consoles.
     const shown = this.chosen === null || this.entry.state.name !== 'connected' ? this.entry : this.session();
-    const refused = this.chosen === null ? null : this.refusedReason(this.chosen);
+    const reason = clean((this.chosen && this.refusedReason(this.chosen)) ?? '');
+    const again = () => void this.again(true);
     const { dataset } = this.document.documentElement;
     dataset.console = this.chosen ?? '';
     this.document.title = this.guest
@@ -183,10 +263,10 @@ export class Page {
     this.chrome.subtitle(this.titles.get(this.chosen ?? '') ?? '');
     if (!shown) {
       dataset.state = 'refused';
-      this.chrome.panel(cannotPanel(this.chosen, clean(refused ?? '')), 'refused');
+      this.chrome.panel(cannotPanel(this.chosen, reason, again), `refused ${this.chosen} ${reason}`);
     } else if (shown === this.entry && shown.state.name === 'connected') {
       dataset.state = 'no-console';
-      this.chrome.panel(cannotPanel(null, ''), 'no-console');
+      this.chrome.panel(cannotPanel(null, '', again), 'no-console');
     } else {
       dataset.state = shown.broken ? 'broken' : shown.state.name;
       this.drawState(shown);
@@ -197,9 +277,9 @@ export class Page {
   private drawState(shown: Session): void {
     const { state, console, due, broken } = shown;
     const panel = statePanel(
-      { state, console, guest: this.guest?.name ?? '', due, broken },
+      { state, console, guest: this.guest ? commandName(this.guest) : '', due, broken },
       {
-        retry: () => shown.tell({ type: shown === this.entry ? 'enter' : 'start' }),
+        retry: () => shown.tell({ type: shown === this.entry || state.name === 'ended' ? 'enter' : 'start' }),
         reload: () => location.reload(),
         now: () => Date.now(),
       },

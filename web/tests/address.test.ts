@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { choose } from '../src/rules/choose';
-import { isConsole, readGuest, type Console } from '../src/rules/guest';
-import { linkedConsole, takeTicket } from '../src/rules/links';
+import { choose, tabOrder } from '../src/rules/choose';
+import { commandName, isConsole, readGuest, type Console } from '../src/rules/guest';
+import { isSettled, linkedConsole, takeTicket } from '../src/rules/links';
 
 const one = (console: string, more: Partial<Console> = {}): Console => ({
   console,
@@ -30,7 +30,13 @@ describe('the console that comes first', () => {
     ],
     ['one that spoke before one that did not', [one('serial/0'), one('console/0', { spoke: 900 })], none, 'console/0'],
     ['a silent added port last', [one('serial/1', { added: true }), one('serial/0')], none, 'serial/0'],
-    ['also where it spoke', [one('serial/1', { added: true, spoke: 1 }), one('serial/0')], none, 'serial/0'],
+    [
+      'an added port that spoke last',
+      [one('serial/0', { spoke: 9 }), one('serial/1', { added: true, spoke: 1 })],
+      none,
+      'serial/1',
+    ],
+    ['VNC before SPICE', [one('spice'), vnc], none, 'vnc'],
     ['the only one, though added and silent', [one('serial/0', { added: true })], none, 'serial/0'],
     ['the one that the address names', [vnc, one('serial/0')], { linked: 'serial/0', last: 'vnc' }, 'serial/0'],
     [
@@ -52,6 +58,34 @@ describe('the console that comes first', () => {
     ['none', [], none, undefined],
   ];
   it.each(table)('%s', (_what, consoles, wish, first) => expect(choose(consoles, wish)?.console).toBe(first));
+});
+
+describe('the tabs', () => {
+  it('stand best first, and else as the proxy told them', () => {
+    const told = [
+      one('serial/1', { added: true, spoke: 1 }),
+      one('serial/0'),
+      one('console/1', { spoke: 3 }),
+      one('spice'),
+      one('vnc', { refused: 'no' }),
+    ];
+    const order = tabOrder(told).map(({ console }) => console);
+    expect(order).toEqual(['vnc', 'spice', 'serial/0', 'console/1', 'serial/1']);
+  });
+});
+
+describe('the guest in a command', () => {
+  it.each([
+    ['web-1', 'web-1'],
+    ['a.b_c+d', 'a.b_c+d'],
+    ['-rf', 'u-1'],
+    ['$(reboot)', 'u-1'],
+    ['two words', 'u-1'],
+    ['a\nb', 'u-1'],
+    ['', 'u-1'],
+  ])('%j is %s', (name, called) => expect(commandName({ name, uuid: 'u-1' })).toBe(called));
+
+  it('is nothing where not even the UUID is one', () => expect(commandName({ name: ';', uuid: '`x`' })).toBe(''));
 });
 
 describe('deep links', () => {
@@ -91,6 +125,17 @@ describe('the ticket', () => {
     ['https://h/?mytoken=t', null, 'https://h/?mytoken=t'],
     ['https://h/#serial/1', null, 'https://h/#serial/1'],
   ])('%s', (address, ticket, rest) => expect(takeTicket(address)).toEqual({ ticket, rest }));
+
+  it.each([
+    [200, true],
+    [204, true],
+    [401, true],
+    [403, true],
+    [404, false],
+    [429, false],
+    [500, false],
+    [502, false],
+  ])('goes out of the address after %i: %s', (status, gone) => expect(isSettled(status)).toBe(gone));
 
   it('is taken out of the address also where it is empty or broken', () => {
     expect(takeTicket('https://h/?token=')).toEqual({ ticket: null, rest: 'https://h/?token=' });

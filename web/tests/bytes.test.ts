@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { en } from '../src/texts/en';
 import { amount, clean, fileName } from '../src/rules/clean';
 import { chordName, CHORDS, key, strokes, terminalKey, withModifiers } from '../src/rules/keys';
 import { Leave } from '../src/rules/leave';
-import { Pacer, pieces } from '../src/rules/pacing';
+import { isClipboardQuestion } from '../src/rules/osc52';
+import { Brackets, Pacer, pastePieces, pieces } from '../src/rules/pacing';
 import { LIMIT, LIMIT_WHILE_TYPING, Pending, PORTION } from '../src/rules/pending';
 import { Position, readTold } from '../src/rules/position';
 import { spiceCode } from '../src/rules/scancode';
@@ -57,6 +59,24 @@ describe('output that waits', () => {
     expect(lost + shown).toBe(800 * 65_536);
   });
 
+  it('keeps the page\'s own lines where they came, and loses none with what it drops', () => {
+    const pending = new Pending();
+    pending.push(bytes('one '), LIMIT);
+    pending.push(bytes('two '), LIMIT);
+    pending.mark('gap');
+    pending.push(bytes('three'), LIMIT);
+    expect(text(pending.take())).toBe('one two ');
+    expect(pending.take()).toMatchObject({ mark: 'gap', lost: 0 });
+    expect(text(pending.take())).toBe('three');
+    expect(pending.take()).toBeNull();
+
+    pending.push(bytes('old old old\n'), 8);
+    pending.mark('notice');
+    pending.push(bytes('new new\n'), 8);
+    expect(pending.take()).toMatchObject({ mark: 'notice', lost: 12 });
+    expect(text(pending.take())).toBe('new new\n');
+  });
+
   it('makes room when somebody types', () => {
     const pending = new Pending();
     pending.push(new Uint8Array(LIMIT), LIMIT);
@@ -106,8 +126,10 @@ describe('words from a guest', () => {
   });
 
   it('amounts are for people', () => {
-    expect([0, 999, 1000, 48_100_000, 123_456_789].map(amount)).toEqual([
+    const amounts = [0, 1, 999, 1000, 48_100_000, 123_456_789].map((bytes) => amount(bytes, en.amount));
+    expect(amounts).toEqual([
       '0 bytes',
+      '1 byte',
       '999 bytes',
       '1.0 kB',
       '48.1 MB',
@@ -148,6 +170,43 @@ describe('typing for somebody', () => {
     expect(progress.at(-1)).toBe('0/0');
   });
 
+  it('takes a text of many pieces at once', () => {
+    let sent = 0;
+    const clock = { set: () => 1, clear: () => undefined };
+    const pacer = new Pacer<number>(() => (sent += 1), () => undefined, 10, clock);
+    pacer.add(Array.from({ length: 500_000 }, (_, n) => n));
+    expect(sent).toBe(1);
+  });
+
+  it('closes the bracket of a paste that was cancelled in the middle, and no other', () => {
+    const [open, close] = ['\x1b[200~', '\x1b[201~'];
+    const cut = pastePieces(`${open}${'x'.repeat(40)}${close}`);
+    const words = cut.map((piece) => new TextDecoder().decode(piece));
+    expect([words[0], words.at(-1), words.join('')]).toEqual([open, close, `${open}${'x'.repeat(40)}${close}`]);
+    for (const [sent, end] of [
+      [0, ''],
+      [1, close],
+      [3, close],
+      [cut.length, ''],
+    ] as const) {
+      const brackets = new Brackets();
+      for (const piece of cut.slice(0, sent)) brackets.sent(piece);
+      expect(brackets.end()).toBe(end);
+      expect(brackets.end()).toBe('');
+    }
+    expect(pastePieces('plain').map((piece) => new TextDecoder().decode(piece))).toEqual(['plain']);
+  });
+
+  it.each([
+    ['c;?', true],
+    [';?', true],
+    ['c;?;', true],
+    ['c;?;x', true],
+    ['c;YQ==', false],
+    ['c;', false],
+    ['?', false],
+  ])('OSC 52 "%s" asks for the clipboard: %s', (data, asks) => expect(isClipboardQuestion(data)).toBe(asks));
+
   it('knows the keys of a US keyboard', () => {
     expect(strokes('aB~ \n')).toEqual([
       { keysym: 0x61, code: 'KeyA', shift: false },
@@ -175,7 +234,9 @@ describe('typing for somebody', () => {
   });
 
   it('names chords as people do', () => {
-    expect(CHORDS.map(chordName)).toContain('Ctrl+Alt+F8');
+    const names = CHORDS.map((chord) => chordName(chord, en.keys));
+    expect(names).toContain('Ctrl+Alt+F8');
+    expect(names).toContain('Ctrl+Alt+Del');
     expect(key('F1')).toEqual({ keysym: 0xffbe, code: 'F1' });
   });
 

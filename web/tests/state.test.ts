@@ -64,6 +64,9 @@ describe('the states of a console', () => {
     ['the session ended meanwhile', asking, answer({ kind: 'status', status: 401, reason: '' }), 'ended', ''],
     ['the right is gone meanwhile', asking, answer({ kind: 'status', status: 403, reason: '' }), 'not-allowed', ''],
     ['the guest came back without it', asking, answer({ kind: 'ok', known: false }), 'unreachable', 'wait'],
+    ['the guest came back, this out of reach', asking, answer({ ...fine, unreachable: 'x' }), 'unreachable', 'wait'],
+    ['a page in between answers', asking, answer({ kind: 'status', status: 200, reason: OWN.foreign }), 'lost', 'wait'],
+    ['no password', connecting, closed(4403, OWN.noPassword), 'not-allowed', ''],
     ['the guest came back, view-only', asking, answer({ ...fine, refused: 'view' }), 'not-allowed', ''],
     [
       'a front server has no socket',
@@ -107,6 +110,7 @@ describe('the states of a console', () => {
       reason: 'ann took this console over',
     });
     expect(step(asking, answer({ kind: 'silent' }), 0).state).toMatchObject({ reason: 'the guest has stopped' });
+    expect(step(asking, answer({ ...fine, unreachable: 'a file' }), 0).state).toMatchObject({ reason: 'a file' });
   });
 
   it('never waits for ever in silence: each state that no person must act in has something due', () => {

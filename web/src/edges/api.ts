@@ -2,6 +2,7 @@
 
 import { clean } from '../rules/clean';
 import { readGuest, type Guest } from '../rules/guest';
+import { OWN } from '../rules/state';
 
 const PATIENCE = 8_000;
 
@@ -26,7 +27,7 @@ export async function askGuest(): Promise<Got> {
   if (!answer) return { kind: 'silent' };
   if (!answer.ok) return { kind: 'status', status: answer.status, reason: await words(answer) };
   const guest = readGuest(await answer.json().catch(() => null));
-  return guest ? { kind: 'ok', guest } : { kind: 'status', status: 502, reason: '' };
+  return guest ? { kind: 'ok', guest } : { kind: 'status', status: answer.status, reason: OWN.foreign };
 }
 
 /** Buys a session with a ticket; null: the proxy could not be asked. */
@@ -35,8 +36,10 @@ export async function buySession(ticket: string): Promise<{ ok: boolean; status:
   return answer && { ok: answer.ok, status: answer.status, reason: answer.ok ? '' : await words(answer) };
 }
 
-export async function logOut(): Promise<void> {
-  await request('api/logout', { method: 'POST' });
+/** Whether the session is over: one that the proxy does not know (any more) is. */
+export async function logOut(): Promise<boolean> {
+  const answer = await request('api/logout', { method: 'POST' });
+  return answer !== null && (answer.ok || answer.status === 401);
 }
 
 async function request(path: string, options: RequestInit): Promise<Response | null> {

@@ -70,8 +70,10 @@ export class Session {
   }
 
   private known(guest: Guest): Answer {
+    if (this.console === null) return { kind: 'ok', known: true };
     const console = guest.consoles.find((one) => one.console === this.console);
-    return { kind: 'ok', known: !!console || this.console === null, refused: console?.refused };
+    const unreachable = guest.unreachable.find((one) => one.console === this.console)?.reason;
+    return { kind: 'ok', known: !!console || unreachable !== undefined, refused: console?.refused, unreachable };
   }
 
   private async connect(): Promise<void> {
@@ -79,7 +81,8 @@ export class Session {
     this.watch();
     this.loading ??= this.open(this.console);
     await this.loading;
-    if (this.state.name === 'connecting' && !this.state.doubt) this.viewer?.connect(this.taken ? `${this.client}-${this.taken}` : this.client);
+    if (this.state.name !== 'connecting' || this.state.doubt) return;
+    this.viewer?.connect(this.taken ? `${this.client}-${this.taken}` : this.client);
   }
 
   private async open(console: string): Promise<void> {

@@ -20,11 +20,16 @@ export function choose(consoles: readonly Console[], wish: Wish): Console | null
   return [...open].sort((a, b) => rank(a) - rank(b) || spoke(a) - spoke(b))[0] ?? consoles[0] ?? null;
 }
 
+/** The tabs' order: displays, VNC before SPICE, then text consoles as the proxy told them, added serial ports last. */
+export function tabOrder(consoles: readonly Console[]): Console[] {
+  const place = (one: Console) => (isDisplay(one.console) ? rank(one) : one.added ? 3 : 2);
+  return [...consoles].sort((a, b) => place(a) - place(b));
+}
+
 /** Displays first; an added port that never spoke last, since nothing answers there until somebody starts a getty. */
 function rank(one: Console): number {
-  if (isDisplay(one.console)) return 0;
-  if (one.added) return one.spoke === undefined ? 3 : 2;
-  return 1;
+  if (isDisplay(one.console)) return one.console === 'vnc' ? 0 : 1;
+  return one.added && one.spoke === undefined ? 3 : 2;
 }
 
 function spoke(one: Console): number {

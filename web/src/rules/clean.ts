@@ -25,13 +25,12 @@ export function fileName(words: string): string {
   );
 }
 
-/** "1.4 MB": for people, in decimal units. */
-export function amount(bytes: number): string {
-  const units = ['bytes', 'kB', 'MB', 'GB'];
+/** "1.4 MB": for people, in decimal units; `words` puts the number and the unit (0: bytes, up to 3: GB) together. */
+export function amount(bytes: number, words: (n: string, unit: number) => string): string {
   let unit = 0;
-  while (bytes >= 1000 && unit < units.length - 1) {
+  while (bytes >= 1000 && unit < 3) {
     bytes /= 1000;
     unit += 1;
   }
-  return `${unit === 0 || bytes >= 100 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
+  return words(unit === 0 || bytes >= 100 ? String(Math.round(bytes)) : bytes.toFixed(1), unit);
 }

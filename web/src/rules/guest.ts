@@ -66,6 +66,11 @@ export function numberOf(console: string): number {
   return Number(console.split('/')[1] ?? 0);
 }
 
+/** What to call the guest in a command for a shell: the name only where a shell reads it as one word. */
+export function commandName({ name, uuid }: Pick<Guest, 'name' | 'uuid'>): string {
+  return [name, uuid].find((one) => /^[A-Za-z0-9][A-Za-z0-9_.+-]*$/.test(one)) ?? '';
+}
+
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null;
 }

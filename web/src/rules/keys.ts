@@ -46,9 +46,9 @@ export const CHORDS: readonly (readonly KeyName[])[] = [
   ...Array.from({ length: 8 }, (_, n) => ['Control', 'Alt', `F${n + 1}`] as const),
 ];
 
-export function chordName(chord: readonly KeyName[]): string {
-  const short: Partial<Record<KeyName, string>> = { Control: 'Ctrl', Delete: 'Del', PrintScreen: 'Print' };
-  return chord.map((name) => short[name] ?? name).join('+');
+/** `words`: what the language calls the keys; one that it does not list keeps its name. */
+export function chordName(chord: readonly KeyName[], words: Partial<Record<string, string>>): string {
+  return chord.map((name) => words[name] ?? name).join('+');
 }
 
 /** The letters of each key of a US keyboard: plain, with Shift. */

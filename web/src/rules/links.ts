@@ -23,6 +23,11 @@ export function takeTicket(address: string): { ticket: string | null; rest: stri
   return { ticket, rest: url.href };
 }
 
+/** Whether the proxy's answer to a ticket settles what becomes of it: what else came was no word about the ticket. */
+export function isSettled(status: number): boolean {
+  return (status >= 200 && status < 300) || status === 401 || status === 403;
+}
+
 function without(parameters: string): { ticket: string | null; rest: string } {
   let ticket: string | null = null;
   const rest = parameters.split('&').filter((part) => {

@@ -20,6 +20,35 @@ export function pieces(text: string, bytes = PASTE.bytes): Uint8Array[] {
   return cut;
 }
 
+/** What stands around a paste for a program that wants to tell it from typing. */
+export const BRACKET = { open: '\x1b[200~', close: '\x1b[201~' } as const;
+
+/** The pieces of a paste. Its brackets are pieces of their own, so that a cancelled one can be closed. */
+export function pastePieces(data: string): Uint8Array[] {
+  const { open, close } = BRACKET;
+  if (!data.startsWith(open) || !data.endsWith(close)) return pieces(data);
+  const body = data.slice(open.length, data.length - close.length);
+  return [...pieces(open), ...pieces(body), ...pieces(close)];
+}
+
+/** Follows what of a paste was sent. */
+export class Brackets {
+  private inside = false;
+
+  sent(piece: Uint8Array): void {
+    const text = new TextDecoder().decode(piece);
+    if (text === BRACKET.open) this.inside = true;
+    else if (text === BRACKET.close) this.inside = false;
+  }
+
+  /** What is still to be sent where the rest of the paste is not. */
+  end(): string {
+    const { inside } = this;
+    this.inside = false;
+    return inside ? BRACKET.close : '';
+  }
+}
+
 /** Gives out pieces in time. The clock is handed in, so that tests need none. */
 export class Pacer<Piece> {
   private queue: Piece[] = [];
@@ -38,7 +67,7 @@ export class Pacer<Piece> {
   }
 
   add(pieces: Iterable<Piece>): void {
-    this.queue.push(...pieces);
+    for (const piece of pieces) this.queue.push(piece);
     if (!this.busy) this.tick();
   }
 

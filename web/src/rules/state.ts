@@ -7,7 +7,7 @@ import { verdict, type Closing } from './closing';
 
 /** What a question to the proxy brought. */
 export type Answer =
-  | { kind: 'ok'; known: boolean; refused?: string }
+  | { kind: 'ok'; known: boolean; refused?: string; unreachable?: string }
   | { kind: 'status'; status: number; reason: string }
   | { kind: 'silent' };
 
@@ -51,7 +51,16 @@ type Final = Extract<State, { name: 'not-allowed' }>;
 /** A connection that lasted this long was a good one: the next attempt comes soon again. */
 const GOOD = 10_000;
 /** Marks reasons that are ours: the page puts them in words. */
-export const OWN = { deadline: '#deadline', gone: '#gone', loggedOut: '#logged-out', silent: '#silent' } as const;
+export const OWN = {
+  deadline: '#deadline',
+  gone: '#gone',
+  loggedOut: '#logged-out',
+  silent: '#silent',
+  /** A question for a password was closed. */
+  noPassword: '#no-password',
+  /** Something answered that is not the proxy. */
+  foreign: '#foreign',
+} as const;
 
 export const start: State = { name: 'connecting', attempt: 0, doubt: null };
 
@@ -133,6 +142,9 @@ function whyNot(attempt: number, doubt: Doubt, answer: Answer, chance: number): 
 /** What speaks against connecting though the proxy answers. */
 function usable(answer: Extract<Answer, { kind: 'ok' }>, attempt: number, chance: number): Step | null {
   if (!answer.known) return wait({ name: 'unreachable', reason: OWN.gone, attempt: attempt + 1 }, chance);
+  if (answer.unreachable !== undefined) {
+    return wait({ name: 'unreachable', reason: answer.unreachable, attempt: attempt + 1 }, chance);
+  }
   if (answer.refused !== undefined) return go({ name: 'not-allowed', reason: answer.refused });
   return null;
 }

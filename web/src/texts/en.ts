@@ -11,6 +11,23 @@ export const en = {
   menu: 'Menu',
   close: 'Close',
   cancel: 'Cancel',
+  amount: (n: string, unit: number) =>
+    `${n} ${unit === 0 && n === '1' ? 'byte' : ['bytes', 'kB', 'MB', 'GB'][unit]}`,
+  /** What is printed on keys; others keep the browser's name. */
+  keys: {
+    Escape: 'Esc',
+    Tab: 'Tab',
+    Control: 'Ctrl',
+    Alt: 'Alt',
+    Super: 'Super',
+    Delete: 'Del',
+    Backspace: 'Backspace',
+    PrintScreen: 'Print',
+    ArrowUp: 'Up',
+    ArrowDown: 'Down',
+    ArrowLeft: 'Left',
+    ArrowRight: 'Right',
+  },
 
   console: {
     vnc: 'Display',
@@ -22,7 +39,7 @@ export const en = {
     terminal: (guest: string, name: string) => `${name} of ${guest}: keys go to the guest`,
   },
 
-  badge: { view: 'View only', viewTitle: 'You may look on; what you type or click is not sent.' },
+  badge: { view: 'View only', viewTitle: 'You can watch; what you type or click is not sent.' },
 
   account: {
     button: (person: string) => person || 'Account',
@@ -30,14 +47,15 @@ export const en = {
     signedIn: (person: string) => `Signed in as ${person}`,
     nobody: 'Nobody is named in this session.',
     ends: (time: string) => `The session ends at ${time}.`,
-    noSession: 'There is no session: this guest needs none.',
+    noSession: 'No login is needed for this guest.',
     logOut: 'Log out',
+    notLoggedOut: 'You are still logged in: the proxy could not be told. Try again.',
   },
 
   tool: {
     fullScreen: 'Full screen',
     leaveFullScreen: 'Leave full screen',
-    theme: { auto: 'Theme: as the system', light: 'Theme: light', dark: 'Theme: dark' },
+    theme: { auto: 'Theme: same as the system', light: 'Theme: light', dark: 'Theme: dark' },
     help: 'Help',
     ctrlAltDel: 'Ctrl-Alt-Del',
     keys: 'Keys',
@@ -54,16 +72,7 @@ export const en = {
     larger: 'Larger text',
     setSize: (rows: number, cols: number) => `Set terminal size (types: stty rows ${rows} cols ${cols})`,
     download: 'Download the scrollback',
-    extra: {
-      Escape: 'Esc',
-      Tab: 'Tab',
-      Control: 'Ctrl',
-      Alt: 'Alt',
-      ArrowUp: 'Up',
-      ArrowDown: 'Down',
-      ArrowLeft: 'Left',
-      ArrowRight: 'Right',
-    },
+    screenReader: 'Screen reader',
   },
 
   search: {
@@ -85,32 +94,39 @@ export const en = {
     noText: 'This display cannot exchange clipboard text: type it as keys.',
     fromGuest: 'The guest set its clipboard.',
     denied: 'The browser does not let this page read the clipboard: paste the text into the field.',
+    deniedDisplay: 'The browser does not let this page read the clipboard. Open Clipboard and paste the text there.',
+    deniedTerminal: 'The browser does not let this page read the clipboard.',
     copied: 'Copied.',
     notCopied: 'The browser does not let this page write to the clipboard.',
     nothing: 'Nothing is selected.',
     empty: 'There is no text to type.',
     pasteTitle: 'Paste text',
     pasteLabel: 'Text to paste',
-    osc52: (bytes: string) => `A program in the guest wants to put ${bytes} into your clipboard.`,
+    osc52: (bytes: string, start: string) =>
+      `A program in the guest wants to put ${bytes} into your clipboard: “${start}”`,
     osc52Accept: 'Copy it',
   },
 
   typing: {
     progress: (done: number, all: number) => `Typing: ${done} of ${all}`,
     pasting: (done: string, all: string) => `Pasting: ${done} of ${all}`,
-    unknown: (n: number) => `${n} characters have no key on a US keyboard and were left out.`,
+    unknown: (n: number) =>
+      n === 1
+        ? '1 character has no key on a US keyboard and was left out.'
+        : `${n} characters have no key on a US keyboard and were left out.`,
   },
 
   terminal: {
     title: (words: string) => `Guest’s title: ${words}`,
-    dropped: (bytes: string) => `${bytes} of output came faster than they could be shown and were left out`,
+    dropped: (bytes: string) => `${bytes} of output came faster than it could be shown and was left out`,
     droppedNotice: (bytes: string) => `Not shown: ${bytes} of output that came too fast.`,
-    gap: (bytes: string | null) => (bytes === null ? 'output is missing here' : `${bytes} are missing here`),
+    gap: (bytes: string | null) =>
+      bytes === null ? 'output is missing here' : `${bytes} ${bytes.endsWith('bytes') ? 'are' : 'is'} missing here`,
     again: 'connected again',
     link: (address: string) => `Link from the guest: ${address}`,
     copyLink: 'Copy the address',
     getty: {
-      title: 'Nothing is running on this port yet',
+      title: 'This port has said nothing yet',
       body: 'console-proxy added this serial port. To get a login prompt here, run in the guest:',
       command: (n: number) => `systemctl enable --now serial-getty@ttyS${n}.service`,
       copy: 'Copy the command',
@@ -129,13 +145,14 @@ export const en = {
     other: (words: string) => `the display refused: ${words}`,
   },
 
+  vnc: { foreign: 'the display’s server speaks something that this page does not understand' },
+
   password: {
     title: 'The display asks for a password',
     label: 'Password',
     user: 'User name',
     again: 'That was not right. Try again.',
     ok: 'Connect',
-    cancelled: 'No password was given.',
   },
 
   state: {
@@ -146,7 +163,12 @@ export const en = {
     },
     notAllowed: {
       title: 'Not allowed',
-      body: 'Your session does not give you this. Ask whoever gave you the link for one that does.',
+      body: 'Your session does not allow this. Ask whoever gave you the link for one that does.',
+    },
+    noPassword: {
+      title: 'No password was given',
+      body: 'The display asks for one before it shows itself.',
+      action: 'Try again',
     },
     ended: {
       title: 'The session has ended',
@@ -154,6 +176,7 @@ export const en = {
       none: 'A link or a session is needed',
       body: 'To get in again, open a new link: from your panel, or as printed on the host by',
       command: (guest: string) => `console-proxy url ${guest || 'GUEST'}`,
+      action: 'Try again',
     },
     taken: {
       title: 'Someone else took this console',
@@ -162,7 +185,7 @@ export const en = {
     },
     busy: {
       title: 'This console is in use',
-      body: 'It becomes free when the others leave it.',
+      body: 'Try again when others have left it.',
       action: 'Try again',
     },
     unreachable: {
@@ -172,7 +195,7 @@ export const en = {
     },
     lost: {
       title: 'The connection is lost',
-      body: 'The proxy cannot be reached: the network may be gone, or the guest is off. The page keeps trying.',
+      body: 'The connection broke off. The page keeps trying.',
       action: 'Try now',
     },
     refused: {
@@ -180,10 +203,11 @@ export const en = {
       body: 'The page itself loads, so the proxy runs. Most often the browser does not trust the certificate for websockets: open this address in a tab of its own, accept the certificate or install its authority, and reload. A reverse proxy in between may also not pass websockets on.',
       action: 'Try again',
     },
-    cannot: { title: 'This console cannot be opened' },
+    cannot: { title: 'This console cannot be opened', action: 'Try again' },
     none: {
       title: 'This guest has no console that can be opened',
       body: 'Its definition has neither a display nor a serial port that can be reached, or your link names none of them.',
+      action: 'Try again',
     },
     failed: {
       title: 'A part of the page could not be loaded',
@@ -198,11 +222,17 @@ export const en = {
       '#gone': 'the guest no longer has this console',
       '#logged-out': '',
       '#silent': '',
+      '#no-password': '',
+      '#foreign': 'something else than the proxy answered, perhaps a page of a server in between',
     } as Record<string, string>,
     connected: 'Connected',
   },
 
-  session: { soon: (minutes: number) => `The session ends in ${minutes} min.` },
+  session: {
+    soon: (minutes: number) => `The session ends in ${minutes} min.`,
+    kept: (reason: string) =>
+      `The link was not accepted${reason ? ` (${reason})` : ''}. The session that you had before goes on.`,
+  },
 
   help: {
     title: 'Help',

@@ -56,7 +56,8 @@ export class Chrome {
   private extraShown = matchMedia('(pointer: coarse)').matches;
   private lastTools: Tool[] = [];
   private guestShown: Guest | null = null;
-  private warned = false;
+  /** The end of the session that was told of. */
+  private warned: number | undefined;
 
   constructor(private readonly owner: ChromeOwner) {
     this.tabs = new Tabs((console) => owner.choose(console));
@@ -98,8 +99,8 @@ export class Chrome {
   bring(viewer: Viewer | null): void {
     for (const element of this.stage.querySelectorAll<HTMLElement>(':scope > .viewer')) {
       element.classList.toggle('front', element === viewer?.element);
-      element.inert = element !== viewer?.element;
     }
+    this.drawInert();
     const chosen = document.documentElement.dataset.console;
     viewer?.shown(true);
     for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
@@ -115,8 +116,7 @@ export class Chrome {
     const focused = this.over.contains(document.activeElement) || this.wanted;
     this.over.hidden = panel === null;
     this.over.replaceChildren(...(panel ? [panel] : []));
-    const front = this.stage.querySelector<HTMLElement>(':scope > .viewer.front');
-    if (front) front.inert = panel !== null;
+    this.drawInert();
     // What is not connected has no use for keys; what is, gets them, unless the person is elsewhere.
     if (panel === null) {
       if (focused || document.activeElement === document.body) this.owner.viewer()?.focus();
@@ -145,8 +145,9 @@ export class Chrome {
 
   endsIn(minutes: number): void {
     const console = document.documentElement.dataset.console;
-    if (this.warned || !console) return;
-    this.warned = true;
+    const ends = this.guestShown?.ends;
+    if (this.warned === ends || !console) return;
+    this.warned = ends;
     this.notice(console, 'ends', { text: texts.session.soon(minutes) });
   }
 
@@ -213,10 +214,18 @@ export class Chrome {
     return h(
       'div',
       { class: 'content' },
-      h('p', { 'data-testid': 'person' }, guest?.person ? t.signedIn(clean(guest.person, 80)) : t.nobody),
-      h('p', { class: 'faint' }, ends ? t.ends(ends) : t.noSession),
-      h('button', { type: 'button', 'data-testid': 'log-out', click: () => this.owner.logOut() }, t.logOut),
+      (guest?.person || ends) &&
+        h('p', { 'data-testid': 'person' }, guest?.person ? t.signedIn(clean(guest.person, 80)) : t.nobody),
+      h('p', { class: 'faint' }, ends ? t.ends(ends) : guest && t.noSession),
+      ends && h('button', { type: 'button', 'data-testid': 'log-out', click: () => this.owner.logOut() }, t.logOut),
     );
+  }
+
+  /** Only the console in sight takes keys, and not while a panel covers it. */
+  private drawInert(): void {
+    for (const element of this.stage.querySelectorAll<HTMLElement>(':scope > .viewer')) {
+      element.inert = !element.classList.contains('front') || !this.over.hidden;
+    }
   }
 
   private toggleMore(open: boolean): void {

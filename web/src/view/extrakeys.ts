@@ -25,13 +25,13 @@ export class ExtraKeys {
     this.element.addEventListener('pointerdown', (event) => event.preventDefault());
   }
 
-  /** The viewer let Control and Alt go. */
+  /** Control and Alt were let go. */
   released(): void {
     for (const button of this.held.values()) button.setAttribute('aria-pressed', 'false');
   }
 
   private make(name: (typeof ROW)[number]): HTMLElement {
-    const label = texts.tool.extra[name];
+    const label = texts.keys[name];
     const button = h(
       'button',
       { type: 'button', 'aria-label': label, 'data-testid': `key-${name}` },

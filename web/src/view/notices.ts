@@ -40,10 +40,6 @@ export class Notices {
     this.element.append(line);
   }
 
-  clear(): void {
-    for (const id of [...this.lines.keys()]) this.remove(id);
-  }
-
   private remove(id: string): void {
     const there = this.lines.get(id);
     if (!there) return;

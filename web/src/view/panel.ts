@@ -14,6 +14,7 @@ export interface PanelActions {
 export interface Shown {
   state: State;
   console: string | null;
+  /** What a command calls the guest; empty: unknown. */
   guest: string;
   due: number;
   broken: boolean;
@@ -40,10 +41,10 @@ export function statePanel(shown: Shown, actions: PanelActions): HTMLElement | n
 }
 
 /** The panel for a console that the proxy will not open, or for none at all. */
-export function cannotPanel(console: string | null, reason: string): HTMLElement {
+export function cannotPanel(console: string | null, reason: string, retry: () => void): HTMLElement {
   const t = texts.state;
-  if (console === null) return draw({ ...t.none, reason });
-  return draw({ title: t.cannot.title, body: consoleName(console), reason });
+  if (console === null) return draw({ ...t.none, reason }, retry);
+  return draw({ ...t.cannot, body: consoleName(console), reason }, retry);
 }
 
 function wordsFor({ state, console, guest }: Shown): Words {
@@ -59,10 +60,11 @@ function wordsFor({ state, console, guest }: Shown): Words {
     case 'lost':
       return { ...t.lost, reason, waits: true };
     case 'not-allowed':
+      if (state.reason === OWN.noPassword) return t.noPassword;
       return { ...t.notAllowed, reason, action: t.refused.action };
     case 'ended': {
       const title = state.reason === OWN.loggedOut ? t.ended.out : guest ? t.ended.title : t.ended.none;
-      return { title, body: t.ended.body, command: t.ended.command(clean(guest, 80)), reason };
+      return { title, body: t.ended.body, command: t.ended.command(guest), reason, action: t.ended.action };
     }
     case 'taken-over':
       return { ...t.taken, reason };

@@ -72,8 +72,12 @@ function place(panel: HTMLElement, button: HTMLElement): void {
   panel.style.maxHeight = `${innerHeight - top - 6}px`;
 }
 
-/** Asks for a password; null: the person closed the question. */
-export function askPassword(wanted: { user: boolean; again: boolean }): Promise<Password | null> {
+/** Asks for a password; null: the person closed the question, or `over` did. */
+export function askPassword(
+  wanted: { user: boolean; again: boolean },
+  over: AbortSignal,
+): Promise<Password | null> {
+  if (over.aborted) return Promise.resolve(null);
   return new Promise((resolve) => {
     const t = texts.password;
     const user = h('input', { name: 'user', autocomplete: 'off', spellcheck: 'false' });
@@ -104,6 +108,7 @@ export function askPassword(wanted: { user: boolean; again: boolean }): Promise<
       resolve(answer);
       dialog.remove();
     };
+    over.addEventListener('abort', () => done(null));
     document.body.append(dialog);
     dialog.showModal();
     (wanted.user ? user : password).focus();

@@ -51,8 +51,9 @@ export class DisplayTools implements ClipboardOwner {
     }
   }
 
+  /** Whether texts go back and forth by themselves. A person asks for it: the guest hears whatever they copy. */
   get sync(): boolean {
-    return recall('clipboard-sync') !== 'no';
+    return recall('clipboard-sync') === 'yes';
   }
 
   set sync(on: boolean) {
@@ -73,7 +74,7 @@ export class DisplayTools implements ClipboardOwner {
         id: 'keys',
         label: t.keys,
         text: t.keys,
-        menu: CHORDS.map((chord) => ({ label: chordName(chord), run: () => this.chord(chord) })),
+        menu: CHORDS.map((chord) => ({ label: chordName(chord, texts.keys), run: () => this.chord(chord) })),
       },
       { id: 'clipboard', label: t.clipboard, icon: 'clipboard', panel: () => clipboardPanel(this) },
       { id: 'type', label: t.typeClipboard, icon: 'type', run: () => void this.typeClipboard() },
@@ -123,13 +124,24 @@ export class DisplayTools implements ClipboardOwner {
   stop(): void {
     this.pacer.cancel();
     this.held.clear();
+    this.same = '';
     this.host.released();
+  }
+
+  /** Lets go of Control and Alt of the extra keys. */
+  letGo(): void {
+    this.withHeld(() => undefined);
+  }
+
+  /** A key of a real keyboard was used: held extra keys were for it. */
+  used(event: KeyboardEvent): void {
+    if (!['Control', 'Alt', 'Shift', 'AltGraph', 'Meta'].includes(event.key)) this.letGo();
   }
 
   private async typeClipboard(): Promise<void> {
     const text = await readText();
     if (text !== null) this.type(text);
-    else this.host.notice('denied', { text: texts.clipboard.denied, brief: true });
+    else this.host.notice('denied', { text: texts.clipboard.deniedDisplay, brief: true });
   }
 
   private chord(chord: readonly KeyName[]): void {

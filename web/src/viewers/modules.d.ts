@@ -40,6 +40,7 @@ declare module '@spice-project/spice-html5' {
       onsuccess(): void;
       onagent(): void;
     });
+    display?: SpiceConn;
     inputs?: SpiceConn;
     cursor?: SpiceConn;
     ports: SpiceConn[];

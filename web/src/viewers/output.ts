@@ -18,16 +18,29 @@ export class Output {
   private typedAt = -Infinity;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** `lost`: so many bytes are left out, here. */
+  /** `lost`: so many bytes are left out, here. `line`: writes a line of the page's own, here. */
   constructor(
     private readonly term: Terminal,
     private readonly lost: (bytes: number) => void,
+    private readonly line: (words: string) => void,
   ) {}
 
   write(bytes: Uint8Array): void {
     const typing = performance.now() - this.typedAt < TYPING;
     this.pending.push(bytes, typing ? LIMIT_WHILE_TYPING : LIMIT);
     this.pump();
+  }
+
+  /** A line of the page's own, in its place among the output: where one message of the proxy ends. */
+  mark(words: string): void {
+    this.pending.mark(words);
+    this.pump();
+  }
+
+  /** Another connection: what comes first is history. */
+  begin(): void {
+    clearTimeout(this.timer);
+    this.past = true;
   }
 
   /** Somebody typed: the answer must come soon. */
@@ -52,6 +65,10 @@ export class Output {
       const next = this.pending.take();
       if (!next) return;
       if (next.lost > 0) this.lost(next.lost);
+      if (next.mark !== undefined) {
+        this.line(next.mark);
+        continue;
+      }
       const size = next.bytes.length;
       this.inFlight += size;
       this.term.write(next.bytes, () => {

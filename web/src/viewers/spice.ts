@@ -10,6 +10,7 @@ import { recall, remember } from '../edges/store';
 import { clean } from '../rules/clean';
 import type { Closing } from '../rules/closing';
 import type { KeyName } from '../rules/keys';
+import { OWN } from '../rules/state';
 import { texts } from '../texts';
 import { h } from '../view/dom';
 import { DisplayTools } from './display';
@@ -22,6 +23,8 @@ export const open: OpenViewer = (host) => new SpiceViewer(host);
 const SCREEN = 'spice-screen';
 /** After the last change of the window's size. */
 const RESIZE_AFTER = 300;
+/** A channel's end is the display's, unless the main channel's own end comes meanwhile and says why. */
+const MAIN_FIRST = 300;
 
 class SpiceViewer implements Viewer {
   readonly element: HTMLElement;
@@ -31,7 +34,9 @@ class SpiceViewer implements Viewer {
   private main: SpiceMainConn | null = null;
   private sound: SpiceConn | null = null;
   private password = '';
-  private asked = false;
+  /** A password was given, and not refused yet. */
+  private tried = false;
+  private question = new AbortController();
   private client = '';
   private resizeTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -66,14 +71,21 @@ class SpiceViewer implements Viewer {
     });
     this.main = main;
     this.keepChannels(main);
-    // Each channel reports its own trouble; the main one's end is the display's.
-    if (main.ws) watch(main.ws, (closing) => this.main === main && void this.ended(url, closing));
+    const end = (closing: Closing) => this.main === main && void this.ended(url, closing);
+    if (main.ws) watch(main.ws, end);
+    // Without pictures or keys the display is as good as gone.
+    const watched = (channel: SpiceConn) =>
+      channel.ws && watch(channel.ws, (closing) => setTimeout(() => end(closing), MAIN_FIRST));
+    this.watchChannel(main, 'display', watched);
+    this.watchChannel(main, 'inputs', watched);
   }
 
   disconnect(): void {
     const { main, sound } = this;
     this.main = this.sound = null;
     clearTimeout(this.resizeTimer);
+    this.question.abort();
+    this.question = new AbortController();
     this.keys.forget();
     this.display.stop();
     if (!main) return;
@@ -93,6 +105,7 @@ class SpiceViewer implements Viewer {
 
   shown(visible: boolean): void {
     if (visible) this.fit();
+    else this.display.letGo();
   }
 
   press(name: KeyName): void {
@@ -146,7 +159,21 @@ class SpiceViewer implements Viewer {
     if (event.target === this.display.keyboard.field) return;
     event.preventDefault();
     event.stopPropagation();
-    if (!this.host.viewOnly) this.keys.send(event.code, event.type === 'keydown');
+    if (this.host.viewOnly) return;
+    this.keys.send(event.code, event.type === 'keydown');
+    if (event.type === 'keyup') this.display.used(event);
+  }
+
+  /** Hears of a channel when the library makes it. */
+  private watchChannel(main: SpiceMainConn, name: 'display' | 'inputs', made: (channel: SpiceConn) => void): void {
+    let there: SpiceConn | undefined;
+    Object.defineProperty(main, name, {
+      get: () => there,
+      set: (channel: SpiceConn | undefined) => {
+        there = channel;
+        if (channel) made(channel);
+      },
+    });
   }
 
   /** The library keeps the sound's channel in the cursor's place, and would then never close the cursor's. */
@@ -162,7 +189,7 @@ class SpiceViewer implements Viewer {
   }
 
   private connected(): void {
-    this.asked = false;
+    this.tried = false;
     this.host.ready();
   }
 
@@ -216,10 +243,12 @@ class SpiceViewer implements Viewer {
   private async askPassword(): Promise<void> {
     this.disconnect();
     this.host.person(true);
-    const given = await this.host.password({ user: false, again: this.asked });
+    const { signal } = this.question;
+    const given = await this.host.password({ user: false, again: this.tried }, signal);
+    if (signal.aborted) return;
     this.host.person(false);
-    this.asked = true;
-    if (!given) return this.end(4403, texts.password.cancelled);
+    this.tried = given !== null;
+    if (!given) return this.end(4403, OWN.noPassword);
     this.password = given.password;
     this.connect(this.client);
   }

@@ -12,8 +12,9 @@ import { hasFastGl, isTouched } from '../edges/device';
 import { openSocket, PROTOCOL } from '../edges/socket';
 import { recall, remember } from '../edges/store';
 import { amount, clean, fileName } from '../rules/clean';
+import { isClipboardQuestion } from '../rules/osc52';
 import { terminalKey, withModifiers, type KeyName } from '../rules/keys';
-import { Pacer, PASTE, pieces, TYPED } from '../rules/pacing';
+import { Brackets, Pacer, PASTE, pastePieces, TYPED } from '../rules/pacing';
 import { Position, readTold } from '../rules/position';
 import { consoleName, texts } from '../texts';
 import { h } from '../view/dom';
@@ -25,6 +26,10 @@ import type { OpenViewer, Tool, Viewer, ViewerHost } from './viewer';
 const SCROLLBACK = 10_000;
 /** A server without the subprotocol says nothing of its own: it is connected when it stays so. */
 const SETTLED = 400;
+/** So few pieces are sent before anybody could read of it. */
+const FEW = 8;
+/** How much of a text a person is shown before it goes into their clipboard. */
+const START = 60;
 
 const colours = {
   background: '#101418',
@@ -49,6 +54,8 @@ const colours = {
   brightWhite: '#ffffff',
 };
 
+const size = (bytes: number) => amount(bytes, texts.amount);
+
 export const open: OpenViewer = (host) => new TerminalViewer(host);
 
 class TerminalViewer implements Viewer {
@@ -60,6 +67,7 @@ class TerminalViewer implements Viewer {
   private readonly out: Output;
   private readonly position = new Position();
   private readonly pacer: Pacer<Uint8Array>;
+  private readonly brackets = new Brackets();
   private readonly held = { control: false, alt: false };
   private advice: HTMLElement | null;
   private socket: WebSocket | null = null;
@@ -67,6 +75,7 @@ class TerminalViewer implements Viewer {
   private connectedBefore = false;
   private dropped = 0;
   private opened = false;
+  private pasting = false;
   private settle: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly host: ViewerHost) {
@@ -83,14 +92,24 @@ class TerminalViewer implements Viewer {
       // A link's address comes from the guest: it is shown as text and never followed from here.
       linkHandler: { activate: (_event, address) => this.showLink(address), allowNonHttpProtocols: true },
     });
-    this.out = new Output(this.term, (bytes) => this.lost(bytes));
+    this.out = new Output(
+      this.term,
+      (bytes) => this.lost(bytes),
+      (words) => this.line(words),
+    );
     this.pacer = new Pacer(
-      (piece) => this.send(piece),
+      (piece) => {
+        this.brackets.sent(piece);
+        this.send(piece);
+      },
       (done, all) => this.showProgress(done, all),
       PASTE.every,
     );
     const search = new SearchAddon();
-    this.search = new SearchBar(search, () => this.term.focus());
+    this.search = new SearchBar(search, () => {
+      this.term.focus();
+      host.changed();
+    });
     this.advice = host.silentPort === null ? null : gettyAdvice(host.silentPort);
     this.element = h('div', { class: 'terminal' }, this.advice, this.search.element, this.box);
     this.addons(search);
@@ -101,7 +120,7 @@ class TerminalViewer implements Viewer {
   connect(client: string): void {
     this.leave();
     this.ready = false;
-    this.out.past = true;
+    this.out.begin();
     const from = this.position.from;
     const url = consoleUrl(this.host.console, from === null ? { client } : { client, from });
     const socket = openSocket(url, (closing) => {
@@ -123,7 +142,8 @@ class TerminalViewer implements Viewer {
   }
 
   shown(visible: boolean): void {
-    if (visible) this.resize();
+    if (visible) return this.resize();
+    this.held.control = this.held.alt = false;
   }
 
   press(name: KeyName): void {
@@ -152,6 +172,13 @@ class TerminalViewer implements Viewer {
       ...(this.host.viewOnly ? [] : writing),
       { id: 'smaller', label: t.smaller, icon: 'smaller', run: () => this.fontSize(-1) },
       { id: 'larger', label: t.larger, icon: 'larger', run: () => this.fontSize(1) },
+      {
+        id: 'screen-reader',
+        label: t.screenReader,
+        icon: 'screenReader',
+        pressed: this.term.options.screenReaderMode === true,
+        run: () => this.toggleReader(),
+      },
       { id: 'download', label: t.download, icon: 'download', run: () => this.download() },
     ];
   }
@@ -168,8 +195,9 @@ class TerminalViewer implements Viewer {
         writeText: (_selection, text) => this.offered(text),
       }),
     );
-    // Without this the add-on answers a question for the clipboard with an empty one, which still is an answer.
-    this.term.parser.registerOscHandler(52, (data) => data.endsWith(';?'));
+    // Without this the add-on answers a question for the clipboard with an empty one, which still is an answer. And
+    // what was said before this page came asks nothing of the person who looks now.
+    this.term.parser.registerOscHandler(52, (data) => this.out.past || isClipboardQuestion(data));
     this.answerNoHistory();
   }
 
@@ -190,9 +218,11 @@ class TerminalViewer implements Viewer {
   }
 
   private listen(): void {
-    this.term.onData((data) => this.typed(data));
+    this.term.onData((data) => (this.pasting ? this.queued(data) : this.typed(data)));
     this.term.onBinary((data) => this.send(Uint8Array.from(data, (letter) => letter.charCodeAt(0))));
     this.term.onTitleChange((title) => this.showTitle(title));
+    // Before xterm.js hears of it: what it makes of a paste looks like typing.
+    this.box.addEventListener('paste', (event) => this.pasteEvent(event), true);
     this.term.attachCustomKeyEventHandler((event) => this.isForGuest(event));
   }
 
@@ -237,15 +267,15 @@ class TerminalViewer implements Viewer {
   private told(message: string): void {
     const told = readTold(message);
     if (told?.kind === 'position') this.position.told(told.position);
-    else if (told?.kind === 'gap') this.line(texts.terminal.gap(told.bytes === null ? null : amount(told.bytes)));
-    else if (told?.kind === 'notice') this.line(clean(told.words));
+    else if (told?.kind === 'gap') this.out.mark(texts.terminal.gap(told.bytes === null ? null : size(told.bytes)));
+    else if (told?.kind === 'notice') this.out.mark(clean(told.words));
   }
 
   private isReady(): void {
     if (this.ready || !this.socket) return;
     clearTimeout(this.settle);
     this.ready = true;
-    if (this.connectedBefore && this.position.from === null) this.line(texts.terminal.again);
+    if (this.connectedBefore && this.position.from === null) this.out.mark(texts.terminal.again);
     this.connectedBefore = true;
     this.out.replay();
     this.host.ready();
@@ -259,8 +289,8 @@ class TerminalViewer implements Viewer {
 
   private lost(bytes: number): void {
     this.dropped += bytes;
-    this.line(texts.terminal.dropped(amount(bytes)));
-    this.host.notice('dropped', { text: texts.terminal.droppedNotice(amount(this.dropped)) });
+    this.line(texts.terminal.dropped(size(bytes)));
+    this.host.notice('dropped', { text: texts.terminal.droppedNotice(size(this.dropped)) });
   }
 
   /** A line of the page's own among the guest's. CAN ends an escape sequence that was cut in two. */
@@ -270,7 +300,7 @@ class TerminalViewer implements Viewer {
 
   private typed(data: string): void {
     if (this.host.viewOnly || data === '') return;
-    if (data.length > TYPED) return this.pacer.add(pieces(data));
+    if (data.length > TYPED) return this.queued(data);
     if (this.held.control || this.held.alt) {
       data = withModifiers(data, this.held);
       this.held.control = this.held.alt = false;
@@ -280,17 +310,29 @@ class TerminalViewer implements Viewer {
     this.send(new TextEncoder().encode(data));
   }
 
+  /** Sends what nobody typed key by key, in time and in turn; keys typed meanwhile do not wait for it. */
+  private queued(data: string): void {
+    if (this.host.viewOnly || data === '') return;
+    this.pacer.add(pastePieces(data));
+  }
+
+  private cancelPaste(): void {
+    this.pacer.cancel();
+    this.send(new TextEncoder().encode(this.brackets.end()));
+  }
+
   private send(bytes: Uint8Array): void {
-    if (this.host.viewOnly || this.socket?.readyState !== WebSocket.OPEN) return;
+    if (this.host.viewOnly || bytes.length === 0 || this.socket?.readyState !== WebSocket.OPEN) return;
     this.socket.send(bytes as Uint8Array<ArrayBuffer>);
   }
 
   private showProgress(done: number, all: number): void {
     if (all === 0) return this.host.notice('typing', null);
-    const so = (n: number) => amount(n * PASTE.bytes);
+    if (all <= FEW) return;
+    const so = (n: number) => size(n * PASTE.bytes);
     this.host.notice('typing', {
       text: texts.typing.pasting(so(done), so(all)),
-      actions: [{ label: texts.cancel, run: () => this.pacer.cancel() }],
+      actions: [{ label: texts.cancel, run: () => this.cancelPaste() }],
       passing: true,
     });
   }
@@ -313,20 +355,34 @@ class TerminalViewer implements Viewer {
 
   private async paste(): Promise<void> {
     const text = await readText();
-    if (text !== null) this.term.paste(text);
+    if (text !== null) this.pasteText(text);
     else
       this.host.notice('paste', {
-        text: texts.clipboard.denied,
+        text: texts.clipboard.deniedTerminal,
         actions: [{ label: texts.clipboard.pasteTitle, run: () => this.pasteByHand() }],
       });
     this.term.focus();
+  }
+
+  private pasteEvent(event: ClipboardEvent): void {
+    event.preventDefault();
+    event.stopPropagation();
+    this.pasteText(event.clipboardData?.getData('text/plain') ?? '');
+  }
+
+  /** The terminal knows whether the program in it wants brackets around a paste. */
+  private pasteText(text: string): void {
+    if (text === '') return;
+    this.pasting = true;
+    this.term.paste(text);
+    this.pasting = false;
   }
 
   private pasteByHand(): void {
     const field = h('textarea', { rows: 5, 'aria-label': texts.clipboard.pasteLabel });
     const dialog = h('dialog', { 'aria-label': texts.clipboard.pasteTitle, close: () => dialog.remove() }, field);
     const paste = () => {
-      this.term.paste(field.value);
+      this.pasteText(field.value);
       dialog.close();
     };
     dialog.append(
@@ -344,9 +400,13 @@ class TerminalViewer implements Viewer {
 
   private offered(text: string): void {
     if (text === '') return;
-    const run = () => void copyText(text).then(() => this.host.notice('osc52', null));
+    const copy = async () => {
+      const failed = { text: texts.clipboard.notCopied, brief: true };
+      this.host.notice('osc52', (await copyText(text)) ? null : failed);
+    };
+    const run = () => void copy();
     this.host.notice('osc52', {
-      text: texts.clipboard.osc52(amount(text.length)),
+      text: texts.clipboard.osc52(size(new TextEncoder().encode(text).length), clean(text, START)),
       actions: [{ label: texts.clipboard.osc52Accept, run }],
     });
   }
@@ -364,7 +424,7 @@ class TerminalViewer implements Viewer {
   }
 
   private setSize(): void {
-    this.typed(`stty rows ${this.term.rows} cols ${this.term.cols}\r`);
+    this.queued(`stty rows ${this.term.rows} cols ${this.term.cols}\r`);
     this.term.focus();
   }
 
@@ -387,6 +447,13 @@ class TerminalViewer implements Viewer {
     this.host.changed();
   }
 
+  private toggleReader(): void {
+    const on = !this.term.options.screenReaderMode;
+    this.term.options.screenReaderMode = on;
+    remember('screen-reader', on ? 'yes' : 'no');
+    this.host.changed();
+  }
+
   private download(): void {
     const buffer = this.term.buffer.normal;
     let text = '';
@@ -406,6 +473,9 @@ class TerminalViewer implements Viewer {
     this.socket = null;
     this.ready = false;
     this.pacer.cancel();
+    this.brackets.end();
+    this.held.control = this.held.alt = false;
+    this.host.released();
     socket?.close();
   }
 }

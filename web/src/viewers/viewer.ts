@@ -16,8 +16,8 @@ export interface ViewerHost {
   closed(closing: Closing): void;
   /** A person is asked for something: no deadline meanwhile. */
   person(asked: boolean): void;
-  /** Asks for a password; null: the person would not. */
-  password(wanted: { user: boolean; again: boolean }): Promise<Password | null>;
+  /** Asks for a password, once the console is in front; null: the person would not, or `over`: nobody needs it. */
+  password(wanted: { user: boolean; again: boolean }, over: AbortSignal): Promise<Password | null>;
   /** A line above the console; null takes it away. */
   notice(id: string, notice: Notice | null): void;
   /** The title that a program in the guest gave its terminal; cleaned. */
@@ -62,7 +62,7 @@ export interface Viewer {
   connect(client: string): void;
   disconnect(): void;
   focus(): void;
-  /** The tab came into sight or left it. */
+  /** The tab came into sight or left it: then Control and Alt of the extra keys are let go. */
   shown(visible: boolean): void;
   tools(): Tool[];
   /** A key of the extra bar. */

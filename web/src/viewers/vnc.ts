@@ -6,6 +6,7 @@ import { openSocket } from '../edges/socket';
 import { recall, remember } from '../edges/store';
 import { clean } from '../rules/clean';
 import type { KeyName } from '../rules/keys';
+import { OWN } from '../rules/state';
 import { texts } from '../texts';
 import { h } from '../view/dom';
 import { DisplayTools } from './display';
@@ -19,7 +20,10 @@ class VncViewer implements Viewer {
   private readonly display: DisplayTools;
   private rfb: RFB | null = null;
   private client = '';
-  private asked = false;
+  /** A password was given, and not refused yet. */
+  private tried = false;
+  private question = new AbortController();
+  private readonly down = new Set<string>();
 
   constructor(private readonly host: ViewerHost) {
     this.display = new DisplayTools(host, {
@@ -30,6 +34,10 @@ class VncViewer implements Viewer {
     });
     this.element.append(this.screen, this.display.keyboard.field);
     this.element.addEventListener('focusin', () => void this.display.focused());
+    this.element.addEventListener('focusout', () => this.releaseAll());
+    for (const type of ['keydown', 'keyup'] as const) {
+      this.element.addEventListener(type, (event) => this.keyEvent(event), true);
+    }
   }
 
   connect(client: string): void {
@@ -50,6 +58,8 @@ class VncViewer implements Viewer {
     on('connect', () => this.connected());
     on('clipboard', ({ text }) => this.display.fromGuest(String(text)));
     on('credentialsrequired', ({ types }) => void this.credentials(rfb, types as string[]));
+    // Its own doing: had the server closed first, the socket would have told.
+    on('disconnect', ({ clean }) => !clean && this.end(4502, texts.vnc.foreign));
     on('securityfailure', ({ reason }) => this.refused(clean(String(reason ?? ''))));
     // The proxy vouches for the host, by TLS; the display is on it.
     on('serververification', () => rfb.approveServer());
@@ -65,7 +75,9 @@ class VncViewer implements Viewer {
     this.rfb?.focus();
   }
 
-  shown(): void {}
+  shown(visible: boolean): void {
+    if (!visible) this.display.letGo();
+  }
 
   press(name: KeyName): void {
     this.display.press(name);
@@ -107,7 +119,7 @@ class VncViewer implements Viewer {
   }
 
   private connected(): void {
-    this.asked = false;
+    this.tried = false;
     const canvas = this.screen.querySelector('canvas');
     canvas?.setAttribute('role', 'application');
     canvas?.setAttribute('aria-label', texts.console.screen(clean(this.host.guest, 80)));
@@ -117,17 +129,18 @@ class VncViewer implements Viewer {
 
   private async credentials(rfb: RFB, types: string[]): Promise<void> {
     this.host.person(true);
-    const given = await this.host.password({ user: types.includes('username'), again: this.asked });
+    const wanted = { user: types.includes('username'), again: this.tried };
+    const given = await this.host.password(wanted, this.question.signal);
     if (this.rfb !== rfb) return;
     this.host.person(false);
-    this.asked = true;
+    this.tried = given !== null;
     if (given) rfb.sendCredentials({ username: given.user, password: given.password });
-    else this.end(4403, texts.password.cancelled);
+    else this.end(4403, OWN.noPassword);
   }
 
   /** The display's own refusal: a wrong password is asked for again. */
   private refused(reason: string): void {
-    if (this.asked) return this.connect(this.client);
+    if (this.tried) return this.connect(this.client);
     this.end(4502, reason);
   }
 
@@ -136,8 +149,29 @@ class VncViewer implements Viewer {
     this.host.closed({ code, reason, opened: true });
   }
 
+  private keyEvent(event: KeyboardEvent): void {
+    if (event.target === this.display.keyboard.field) return;
+    // A Mac tells of Caps Lock once for each change, and noVNC makes a stroke of it.
+    if (event.code === 'CapsLock') return;
+    if (event.type === 'keydown') this.down.add(event.code);
+    else {
+      this.down.delete(event.code);
+      this.display.used(event);
+    }
+  }
+
+  /** The keyboard goes elsewhere: nothing stays pressed in the guest. noVNC itself heeds only the window's focus. */
+  private releaseAll(): void {
+    const canvas = this.screen.querySelector('canvas');
+    for (const code of [...this.down]) canvas?.dispatchEvent(new KeyboardEvent('keyup', { code }));
+    this.down.clear();
+  }
+
   private gone(): void {
     this.rfb = null;
+    this.down.clear();
+    this.question.abort();
+    this.question = new AbortController();
     this.display.stop();
   }
 }
