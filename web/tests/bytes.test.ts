@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { wholeTicket } from '../src/rules/spiceticket';
 import { en } from '../src/texts/en';
 import { amount, clean, fileName } from '../src/rules/clean';
 import { chordName, CHORDS, key, strokes, terminalKey, withModifiers } from '../src/rules/keys';
@@ -268,5 +269,14 @@ describe('leaving by keyboard', () => {
     leave.key(true, 'F1', held('cas'));
     expect(leave.key(false, 'F1', held('cas'))).toBe(false);
     expect(leave.key(false, 'Control', held(''))).toBe(false);
+  });
+});
+
+describe('a ticket of SPICE', () => {
+  it('has 128 bytes, whatever zeros it begins with', () => {
+    const whole = Array.from({ length: 128 }, (_, n) => n + 1);
+    expect(wholeTicket(whole)).toEqual(whole);
+    expect(wholeTicket(whole.slice(1))).toEqual([0, ...whole.slice(1)]);
+    expect(wholeTicket(whole.slice(2))).toHaveLength(128);
   });
 });

@@ -30,6 +30,7 @@ declare module '@spice-project/spice-html5' {
     state: string;
     cleanup(): void;
     send_msg(message: unknown): void;
+    send_ticket(ticket: number[]): void;
   }
   export class SpiceMainConn extends SpiceConn {
     constructor(options: {

@@ -10,6 +10,7 @@ import { recall, remember } from '../edges/store';
 import { clean } from '../rules/clean';
 import type { Closing } from '../rules/closing';
 import type { KeyName } from '../rules/keys';
+import { wholeTicket } from '../rules/spiceticket';
 import { OWN } from '../rules/state';
 import { texts } from '../texts';
 import { h } from '../view/dom';
@@ -25,6 +26,15 @@ const SCREEN = 'spice-screen';
 const RESIZE_AFTER = 300;
 /** A channel's end is the display's, unless the main channel's own end comes meanwhile and says why. */
 const MAIN_FIRST = 300;
+/** How often, and for how long at most, the channels for pictures and keys are waited for: a guest may have none. */
+const [LOOK, LONGEST] = [20, 3000];
+
+// All channels' own: see `wholeTicket`.
+const channels = Object.getPrototypeOf(SpiceMainConn.prototype) as SpiceConn;
+const sendTicket = channels.send_ticket;
+channels.send_ticket = function (ticket) {
+  sendTicket.call(this, wholeTicket(ticket));
+};
 
 class SpiceViewer implements Viewer {
   readonly element: HTMLElement;
@@ -39,6 +49,7 @@ class SpiceViewer implements Viewer {
   private question = new AbortController();
   private client = '';
   private resizeTimer: ReturnType<typeof setTimeout> | undefined;
+  private opening: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly host: ViewerHost) {
     this.keys = new SpiceKeys(() => this.main?.inputs);
@@ -84,6 +95,7 @@ class SpiceViewer implements Viewer {
     const { main, sound } = this;
     this.main = this.sound = null;
     clearTimeout(this.resizeTimer);
+    clearTimeout(this.opening);
     this.question.abort();
     this.question = new AbortController();
     this.keys.forget();
@@ -190,7 +202,16 @@ class SpiceViewer implements Viewer {
 
   private connected(): void {
     this.tried = false;
-    this.host.ready();
+    this.whenOpen(Date.now() + LONGEST);
+  }
+
+  /** The main channel comes first; what is typed before the others are there would be lost. */
+  private whenOpen(latest: number): void {
+    const { main } = this;
+    if (!main) return;
+    const isOpen = [main.display, main.inputs].every((channel) => channel?.state === 'ready');
+    if (isOpen || Date.now() > latest) return this.host.ready();
+    this.opening = setTimeout(() => this.whenOpen(latest), LOOK);
   }
 
   /** Something was drawn, or made: videos get their place by a style attribute, which the page's policy forbids. */
