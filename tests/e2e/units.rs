@@ -17,6 +17,17 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 }
 
 #[test]
+fn what_watches_folders_can_be_stopped_and_started_as_often_as_one_likes() {
+    for unit in ["console-proxy-wire.path", "console-proxy-sync.path"] {
+        for _ in 0..8 {
+            systemctl(&format!("stop {unit}"));
+            systemctl(&format!("start {unit}"));
+        }
+        assert_eq!(state_of(unit), "active");
+    }
+}
+
+#[test]
 fn a_guests_socket_cannot_start_without_its_drop_in() {
     assert!(try_sh(&format!("systemctl start console-proxy@{UUID}.socket")).is_err());
     sh(&format!("systemctl reset-failed 'console-proxy@{UUID}.socket' || true"));
