@@ -46,8 +46,13 @@ test('libvirtd\'s restart cuts no console', async () => {
     const person = await Person.with();
     await person.open(await guest.url('', '#serial/0'));
     await person.sees('connected', 'serial/0');
+    const since = () => guest.listed().sessions.map((session) => session.since);
+    const before = since();
+    await sleep(1500);
     sh('systemctl restart libvirtd; for i in $(seq 100); do virsh list >/dev/null && break; sleep 0.2; done');
     await runs(person, 'restarted');
+    // The page would come back by itself: it had no need to.
+    assert.deepEqual([since().length, since()], [1, before]);
     await person.close();
 });
 
