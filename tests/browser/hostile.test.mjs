@@ -131,7 +131,8 @@ test('50 MB of output in one go: a key is echoed meanwhile, and what was not sho
     figure('key to echo during 50 MB, ms', echo);
     await until('all to be sent', () => sent >= total, 60_000);
     figure('until the backend was rid of 50 MB, s', (Date.now() - begun) / 1000);
-    assert.match(await person.text(), /left out|missing|Not shown/, 'what was not shown is said');
+    // The page may have most of it before it, when the backend is rid of it.
+    await until('what was not shown to be said', async () => /Not shown: \d/.test(await person.text()));
     figure('key to echo after 50 MB, worst of 10, ms', (await person.keyToEcho(10))[9]);
     await person.shot('flood');
     await person.sees('connected', 'serial/0');

@@ -119,7 +119,7 @@ export const en = {
   terminal: {
     title: (words: string) => `Guest’s title: ${words}`,
     dropped: (bytes: string) => `${bytes} of output came faster than it could be shown and was left out`,
-    droppedNotice: (bytes: string) => `Not shown: ${bytes} of output that came too fast.`,
+    droppedNotice: (bytes: string) => `Not shown: ${bytes} of output. A line among the output says where.`,
     gap: (bytes: string | null) =>
       bytes === null ? 'output is missing here' : `${bytes} ${bytes.endsWith('bytes') ? 'are' : 'is'} missing here`,
     again: 'connected again',

@@ -267,7 +267,7 @@ class TerminalViewer implements Viewer {
   private told(message: string): void {
     const told = readTold(message);
     if (told?.kind === 'position') this.position.told(told.position);
-    else if (told?.kind === 'gap') this.out.mark(texts.terminal.gap(told.bytes === null ? null : size(told.bytes)));
+    else if (told?.kind === 'gap') this.gap(told.bytes);
     else if (told?.kind === 'notice') this.out.mark(clean(told.words));
   }
 
@@ -287,9 +287,21 @@ class TerminalViewer implements Viewer {
     this.out.write(bytes);
   }
 
+  /** The proxy left so much out, here. `bytes`: null when nobody knows how many. */
+  private gap(bytes: number | null): void {
+    this.out.mark(texts.terminal.gap(bytes === null ? null : size(bytes)));
+    if (bytes !== null) this.notShown(bytes);
+  }
+
+  /** The page left so much out, here. */
   private lost(bytes: number): void {
-    this.dropped += bytes;
     this.line(texts.terminal.dropped(size(bytes)));
+    this.notShown(bytes);
+  }
+
+  /** What stands in the output scrolls away; this stays. */
+  private notShown(bytes: number): void {
+    this.dropped += bytes;
     this.host.notice('dropped', { text: texts.terminal.droppedNotice(size(this.dropped)) });
   }
 
