@@ -1,6 +1,7 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
 pub mod asciicast;
+pub mod auth;
 pub mod broker;
 pub mod close;
 pub mod config;

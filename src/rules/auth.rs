@@ -1,0 +1,129 @@
+//! The protocol of `console-proxy-auth`: one request line, one answer line, and the connection ends.
+//!
+//! A line is JSON. The caller is a guest's proxy; who it is the other side finds out for itself, as the broker does.
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::Uuid;
+
+/// The protocol's version.
+pub const VERSION: u32 = 1;
+/// The longest request, its newline included.
+pub const LONGEST_REQUEST: usize = 8 << 10;
+/// The longest answer: a person may be in many groups.
+pub const LONGEST_ANSWER: usize = 256 << 10;
+/// The longest user name, in bytes.
+pub const LONGEST_USER: usize = 256;
+/// The longest password, in bytes.
+pub const LONGEST_PASSWORD: usize = 1024;
+
+/// What a proxy asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The guest that the caller takes itself for; refused unless its cgroup says the same.
+    pub guest: Uuid,
+    /// The user, as given.
+    pub user: String,
+    /// What about them.
+    pub question: Question,
+}
+
+/// What is asked about a user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Question {
+    /// Whether this is their password.
+    Password {
+        /// The password, as given.
+        password: String,
+        /// The address that it came from, for counting; empty where there is none.
+        from: String,
+    },
+    /// Whether they still are a user of this host, and in which groups.
+    Still,
+}
+
+/// Neither a password nor its length is ever printed.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a question about {:?}", self.user)
+    }
+}
+
+/// What the proxy is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What was found.
+    pub verdict: Verdict,
+    /// The user as this host knows them; empty where they are not let in.
+    #[serde(default)]
+    pub user: String,
+    /// The names of their groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// For the person and the journal; empty where there is nothing to say.
+    #[serde(default)]
+    pub words: String,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The password is right and the account in order.
+    Right,
+    /// User or password is wrong; nobody is told which.
+    Wrong,
+    /// Root, or the account has expired or is locked; for [`Question::Still`] also: it has gone.
+    Barred,
+    /// Too many failures: not even looked at.
+    Limited,
+    /// It cannot be found out now: nothing is known of the password.
+    Unknown,
+    /// The caller is no guest's proxy, or the request is malformed.
+    Denied,
+}
+
+/// Whether a text can be a user's name at all: what cannot is wrong, and PAM is not bothered with it.
+#[must_use]
+pub fn is_user(name: &str) -> bool {
+    (1..=LONGEST_USER).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// Likewise for a password.
+#[must_use]
+pub fn is_password(password: &str) -> bool {
+    (1..=LONGEST_PASSWORD).contains(&password.len()) && !password.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_of_a_request_holds_no_password() {
+        let question = Question::Password { password: "hunter2".into(), from: "192.0.2.1".into() };
+        let guest = "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap();
+        let request = Request { version: VERSION, guest, user: "ann".into(), question };
+        assert_eq!(format!("{request:?}"), "a question about \"ann\"");
+        let line = serde_json::to_string(&request).unwrap();
+        assert!(line.len() < LONGEST_REQUEST && serde_json::from_str::<Request>(&line).unwrap() == request);
+    }
+
+    #[test]
+    fn names_with_control_characters_and_endless_ones_are_nobodys() {
+        for name in ["ann", "a b", "a:b", "ünï", &"a".repeat(256)] {
+            assert!(is_user(name), "{name}");
+        }
+        for name in ["", "a\0", "a\nb", "a\u{7f}", "a\u{85}", &"a".repeat(257)] {
+            assert!(!is_user(name), "{name:?}");
+        }
+        assert!(is_password("a\nb") && !is_password("a\0b") && !is_password("") && !is_password(&"a".repeat(1025)));
+    }
+}
