@@ -70,6 +70,9 @@ pub struct Answer {
     /// For the person and the journal; empty where there is nothing to say.
     #[serde(default)]
     pub words: String,
+    /// Seconds after which another try is looked at, for [`Verdict::Limited`].
+    #[serde(default)]
+    pub retry_after: u64,
 }
 
 /// What was found.

@@ -1,0 +1,52 @@
+//! Being told at once that something in a folder has changed: what the administrator's tools leave for a proxy that runs.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+
+/// A watched folder.
+#[derive(Debug)]
+pub struct Wake(AsyncFd<OwnedFd>);
+
+impl Wake {
+    /// Watches a folder for files that are renamed into place.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&watch, folder, WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
+        AsyncFd::new(watch).map(Self)
+    }
+
+    /// Returns when something has changed since it was called last.
+    pub async fn changed(&self) -> io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(self.0.get_ref(), &mut space);
+        while events.next().is_ok() {}
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::files;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_file_that_is_put_into_place_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let wake = Wake::new(folder.path()).unwrap();
+        let never = || tokio::time::timeout(Duration::from_millis(50), wake.changed());
+        assert!(never().await.is_err());
+        for _ in 0..3 {
+            files::replace(&folder.path().join("look"), b"", 0o644).unwrap();
+        }
+        wake.changed().await.unwrap();
+        assert!(never().await.is_err());
+    }
+}
