@@ -164,6 +164,18 @@ impl Paths {
         self.run().join("broker/socket")
     }
 
+    /// Where a proxy asks about a user and a password.
+    #[must_use]
+    pub fn auth_socket(&self) -> PathBuf {
+        self.run().join("auth/socket")
+    }
+
+    /// Failed passwords of the whole host, counted.
+    #[must_use]
+    pub fn failures(&self) -> PathBuf {
+        self.run().join("failures/counts")
+    }
+
     /// The drop-in with a guest's port.
     #[must_use]
     pub fn drop_in(&self, uuid: &Uuid) -> PathBuf {
