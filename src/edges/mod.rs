@@ -1,8 +1,10 @@
 //! One outside thing each, known by one module alone.
 
+pub mod auth;
 pub mod backends;
 pub mod broker;
 pub mod broker_server;
+pub mod caller;
 pub mod claims;
 pub mod dial;
 pub mod files;

@@ -98,12 +98,6 @@ impl Paths {
         self.guest(uuid).join("look")
     }
 
-    /// Where a password is checked.
-    #[must_use]
-    pub fn auth_socket(&self) -> PathBuf {
-        self.run().join("auth/socket")
-    }
-
     /// Recordings of text consoles, a folder for each guest.
     #[must_use]
     pub fn recordings(&self) -> PathBuf {
@@ -180,6 +174,18 @@ impl Paths {
     #[must_use]
     pub fn broker_socket(&self) -> PathBuf {
         self.run().join("broker/socket")
+    }
+
+    /// Where a proxy asks about a user and a password.
+    #[must_use]
+    pub fn auth_socket(&self) -> PathBuf {
+        self.run().join("auth/socket")
+    }
+
+    /// Failed passwords of the whole host, counted.
+    #[must_use]
+    pub fn failures(&self) -> PathBuf {
+        self.run().join("failures/counts")
     }
 
     /// The drop-in with a guest's port.

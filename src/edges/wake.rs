@@ -1,33 +1,35 @@
 //! Being told at once that something in a folder has changed: what the administrator's tools leave for a proxy that runs.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
-/// A watched folder.
+/// A watched folder. Its descriptor is read as a pipe is: what has changed is not asked, only that something has.
 #[derive(Debug)]
-pub struct Wake(AsyncFd<OwnedFd>);
+pub struct Wake(Receiver);
 
 impl Wake {
     /// Watches a folder for files that are renamed into place.
     pub fn new(folder: &Path) -> io::Result<Self> {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         inotify::add_watch(&watch, folder, WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
-        AsyncFd::new(watch).map(Self)
+        Receiver::from_owned_fd_unchecked(watch).map(Self)
     }
 
     /// Returns when something has changed since it was called last.
     pub async fn changed(&self) -> io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        let mut space = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(self.0.get_ref(), &mut space);
-        while events.next().is_ok() {}
-        ready.clear_ready();
-        Ok(())
+        let mut events = [0; 4096];
+        let mut any = false;
+        loop {
+            match self.0.try_read(&mut events) {
+                Ok(_) => any = true,
+                Err(why) if why.kind() != io::ErrorKind::WouldBlock => return Err(why),
+                Err(_) if any => return Ok(()),
+                Err(_) => self.0.readable().await?,
+            }
+        }
     }
 }
 

@@ -30,9 +30,9 @@ use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::request::OriginVerdict;
+use crate::rules::revoked::Subject;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
-use crate::rules::revoked::Subject;
 use crate::rules::ticket::{self, BadTicket, Claims, Mode};
 
 /// How backends are reached.

@@ -118,9 +118,7 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
         (Some(Err(why)), ..) => Err(why.into()),
         (None, None, Some(Ok(_))) => Err(refuse(401, "a session counts with an Origin header alone: use a ticket")),
         (None, None, Some(Err(why))) => Err(refuse(401, why)),
-        (None, None, None) => {
-            Err(refuse(401, "a ticket is needed: `console-proxy url GUEST` on the host prints one"))
-        }
+        (None, None, None) => Err(refuse(401, "a ticket is needed: `console-proxy url GUEST` on the host prints one")),
     }
 }
 

@@ -160,12 +160,7 @@ enum Found {
 
 /// A session as it stands now: of one that a password bought, its user's groups are found out anew where that was
 /// long ago. One whose user may enter no longer is ended.
-pub(super) async fn refresh(
-    guest: &Guest,
-    id: &Id,
-    mut session: Session,
-    look: &Look,
-) -> Result<Session, Stale> {
+pub(super) async fn refresh(guest: &Guest, id: &Id, mut session: Session, look: &Look) -> Result<Session, Stale> {
     let Bought::Password(known) = &session.bought else { return Ok(session) };
     if !guest.takes_passwords() {
         return Err(Stale::Barred("passwords are not taken here any more".to_owned()));
