@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -158,6 +159,8 @@ impl Below {
     fn start(request: &Request) -> Result<Self> {
         let (mut stream, theirs) = UnixStream::pair()?;
         let child = Command::new("/proc/self/exe")
+            // What PAM's modules call us in the journal.
+            .arg0("console-proxy-auth")
             .arg(CHECK)
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())
