@@ -86,6 +86,18 @@ impl Paths {
         self.state().join("unwired")
     }
 
+    /// What an administrator has ended: sessions, tickets.
+    #[must_use]
+    pub fn revoked(&self) -> PathBuf {
+        self.state().join("revoked/orders.json")
+    }
+
+    /// Replaced when a guest's proxy is to look at once at what its sessions stand on.
+    #[must_use]
+    pub fn look(&self, uuid: &Uuid) -> PathBuf {
+        self.guest(uuid).join("look")
+    }
+
     /// Recordings of text consoles, a folder for each guest.
     #[must_use]
     pub fn recordings(&self) -> PathBuf {

@@ -10,6 +10,7 @@ pub mod hub;
 mod identity;
 pub mod live;
 pub mod logged;
+mod login;
 mod page;
 pub mod past;
 pub mod recorder;
@@ -18,6 +19,7 @@ pub mod serial;
 pub mod server;
 mod session;
 mod spice;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod upgrade;

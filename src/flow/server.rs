@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use super::entry::{self, Peer};
 use super::guest::Guest;
 use super::live::Connection;
+use super::standing;
 use crate::edges::http::{self, Asked, Client, Reply};
 use crate::edges::tls;
 use crate::rules::close::End;
@@ -68,6 +69,7 @@ pub async fn run(guest: Rc<Guest>, listeners: Vec<Listener>, idle: bool, stop: i
     let ended = tokio::select! {
         () = accepting => Ended::Stopped,
         () = unused(&guest, idle) => Ended::Idle,
+        () = standing::watch(&guest) => Ended::Stopped,
         () = stop => Ended::Stopped,
     };
     if ended == Ended::Idle {

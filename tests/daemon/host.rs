@@ -53,6 +53,7 @@ impl Host {
             port: 23000,
             since: 0,
             auth: Auth::Ticket,
+            allow: None,
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };
