@@ -15,9 +15,12 @@ use crate::backends::Backend;
 use crate::client::Answer as Reply;
 use crate::host::{GUEST, Host, Proxy, until};
 
-/// The host's users: their groups, or why nobody can say.
+/// A user's groups, or what is answered about them whatever is asked.
+type User = Result<Vec<&'static str>, Verdict>;
+
+/// The host's users, and what was asked about them.
 #[derive(Clone, Default)]
-struct Users(Arc<Mutex<BTreeMap<&'static str, Result<Vec<&'static str>, Verdict>>>>, Arc<Mutex<Vec<String>>>);
+struct Users(Arc<Mutex<BTreeMap<&'static str, User>>>, Arc<Mutex<Vec<String>>>);
 
 impl Users {
     /// Answers in the place of console-proxy-auth: everybody's password is `right`.
@@ -344,7 +347,7 @@ fn kick_ends_what_a_person_has_open_at_once_and_lets_them_come_back() {
     let mut rows = Vec::new();
     until("the two that are left to be shown", || {
         let shown: serde_json::Value = serde_json::from_str(&proxy.run(&["sessions", "--json"])).unwrap();
-        rows = shown["sessions"].as_array().unwrap().iter().map(|row| row.to_string()).collect();
+        rows = shown["sessions"].as_array().unwrap().iter().map(ToString::to_string).collect();
         rows.len() == 2
     });
     assert!(rows[0].contains("\"person\":\"ann\"") && rows[0].contains("\"how\":\"password\""), "{rows:?}");
