@@ -6,8 +6,10 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::audit;
 use super::guest::Guest;
 use super::identity::{Person, Proof, identify};
+use super::limits;
 use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
@@ -49,19 +51,24 @@ impl std::fmt::Display for Peer {
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
 pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
-    let peer = match peer {
-        Peer::Front => match believe(&mut asked) {
-            Ok(peer) => peer,
-            Err(refused) => return refuse_console(&guest, connection, &mut asked, refused),
-        },
-        direct => direct,
+    let (peer, connection) = match peer {
+        Peer::Front => {
+            let believed = believe(&mut asked);
+            let peer = believed.as_ref().map_or(Peer::Front, Peer::clone);
+            match believed.and_then(|peer| limits::admit_request(&guest, &peer, &connection)) {
+                Ok(connection) => (peer, connection),
+                Err(refused) => {
+                    audit::refused(&guest, &peer, &refused);
+                    return refuse_console(&guest, connection, &mut asked, refused);
+                }
+            }
+        }
+        direct => (direct, connection),
     };
     match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
         Err(refused) => {
-            if matches!(refused.status, 401 | 403) {
-                tracing::info!(peer = %peer, status = refused.status, "refused {peer}: {}", refused.words);
-            }
+            audit::refused(&guest, &peer, &refused);
             refuse_console(&guest, connection, &mut asked, refused)
         }
     }
@@ -101,7 +108,7 @@ async fn decide(
         Ok(None) => return Err(refuse(404, "the guest is not running, or not published")),
         Err(why) => {
             // Whoever asks has shown no right yet: the words are for the journal.
-            tracing::error!("{why:#}");
+            audit::fault(&guest, &why);
             return Err(refuse(502, "the guest's route cannot be used: the host's journal says why"));
         }
     };

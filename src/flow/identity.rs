@@ -7,6 +7,7 @@ use super::refused::{Refused, refuse};
 use crate::edges::http::Asked;
 use crate::edges::publish::now;
 use crate::edges::sessions::Id;
+use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, OriginVerdict};
 use crate::rules::route::{Auth, Route};
@@ -47,8 +48,10 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
     let (origin, host) = (asked.header("origin"), asked.header("host"));
     let scheme = guest.scheme_of(asked);
     let stranger = || match scheme {
-        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default()))),
-        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site"),
+        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default())))
+            .because(Reason::Origin),
+        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site")
+            .because(Reason::Origin),
     };
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
@@ -96,8 +99,10 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
             proof: Proof::Session(id, session),
         }),
         (Some(Err(why)), _) => Err(why.into()),
-        (None, Some(Some(_))) => Err(refuse(401, "a session counts with an Origin header alone: use a ticket")),
-        (None, Some(None)) => Err(refuse(401, "the session has ended: get another ticket")),
+        (None, Some(Some(_))) => {
+            Err(refuse(401, "a session counts with an Origin header alone: use a ticket").because(Reason::Session))
+        }
+        (None, Some(None)) => Err(refuse(401, "the session has ended: get another ticket").because(Reason::Session)),
         (None, None) => Err(refuse(401, "a ticket is needed: `console-proxy url GUEST` on the host prints one")),
     }
 }

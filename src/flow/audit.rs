@@ -1,0 +1,193 @@
+//! What the journal is told of those who come: when a console was opened and closed, and who was refused why. The
+//! fields and the forms of the messages are relied on: docs/audit.md. A message begins with words and an address of
+//! ours; what a client said comes behind them, so that nobody can pass for somebody else's refusal.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::entry::Peer;
+use super::guest::Guest;
+use super::limits;
+use super::live::Entry;
+use super::refused::Refused;
+use crate::rules::audit::{Gathering, Line, More, Reason, WINDOW, plain};
+use crate::rules::close::End;
+use crate::rules::guest::Uuid;
+use crate::rules::route::Route;
+use crate::rules::ticket::Mode;
+
+/// The refusals of the last minute.
+#[derive(Debug)]
+pub(super) struct Audit {
+    gathering: RefCell<Gathering>,
+    begun: Instant,
+    gathers: Notify,
+    faulty: Cell<Option<Instant>>,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { gathering: RefCell::default(), begun: Instant::now(), gathers: Notify::new(), faulty: Cell::default() }
+    }
+}
+
+impl Audit {
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+}
+
+/// Tells of a fault of this host's that every request meets, and so anybody could fill the journal with: once a minute.
+pub(super) fn fault(guest: &Guest, why: &anyhow::Error) {
+    let now = Instant::now();
+    if guest.audit.faulty.get().is_none_or(|last| now >= last + WINDOW) {
+        guest.audit.faulty.set(Some(now));
+        tracing::error!("{why:#}");
+    }
+}
+
+/// Tells of a refusal, by itself or later together with others.
+pub(super) fn refused(guest: &Guest, peer: &Peer, refused: &Refused) {
+    let Some(reason) = refused.reason else {
+        return tracing::debug!("{peer} is answered {}: {}", refused.status, plain(&refused.words));
+    };
+    let audit = &guest.audit;
+    let lines = audit.gathering.borrow_mut().refused(limits::source(peer), reason, audit.now());
+    for line in lines {
+        match line {
+            Line::This => tell(guest, peer, refused, reason),
+            Line::More(more) => tell_more(guest, &more),
+        }
+    }
+    audit.gathers.notify_one();
+}
+
+/// Tells, for as long as it runs, how many were refused in minutes that are over.
+pub(super) async fn keep_telling(guest: &Guest) -> Infallible {
+    let audit = &guest.audit;
+    loop {
+        let due = audit.gathering.borrow().due();
+        let over = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(audit.begun + due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => {
+                let lines = audit.gathering.borrow_mut().over(audit.now());
+                tell_all(guest, lines);
+            }
+            () = audit.gathers.notified() => {}
+        }
+    }
+}
+
+/// Tells what has not been told; the proxy ends.
+pub(super) fn tell_rest(guest: &Guest) {
+    let lines = guest.audit.gathering.borrow_mut().rest();
+    tell_all(guest, lines);
+}
+
+fn tell_all(guest: &Guest, lines: Vec<Line>) {
+    for line in lines {
+        if let Line::More(more) = line {
+            tell_more(guest, &more);
+        }
+    }
+}
+
+fn tell(guest: &Guest, peer: &Peer, refused: &Refused, reason: Reason) {
+    let (uuid, name) = about(guest);
+    let person = refused.person.as_deref().map(plain);
+    let whose = person.as_ref().map(|person| format!(" ({person})")).unwrap_or_default();
+    tracing::info!(
+        event = "refused", guest = uuid, guest_name = name, person, from = %peer, reason = reason.word(),
+        status = refused.status,
+        "refused {peer}: {}: {}{whose}", reason.word(), plain(&refused.words)
+    );
+}
+
+fn tell_more(guest: &Guest, more: &More) {
+    let (uuid, name) = about(guest);
+    let (count, kinds) = (more.count(), more.kinds());
+    tracing::info!(
+        event = "refused-more", guest = uuid, guest_name = name, from = %more, count, reason = kinds,
+        "refused more from {more}: {count} in a minute ({kinds})"
+    );
+}
+
+/// The guest's UUID and name, as far as they are known: it may have stopped.
+fn about(guest: &Guest) -> (Option<String>, Option<String>) {
+    match guest.route() {
+        Ok(Some(route)) => (Some(route.uuid.to_string()), Some(plain(&route.name))),
+        _ => {
+            let folder = guest.route_file.parent().and_then(|folder| folder.file_name()?.to_str());
+            (folder.and_then(|name| name.parse::<Uuid>().ok()).map(|uuid| uuid.to_string()), None)
+        }
+    }
+}
+
+/// A console that is open, as the journal was told. Dropped before its end was told, that is told: the proxy ended.
+pub(super) struct Told {
+    guest: Uuid,
+    guest_name: String,
+    person: String,
+    entry: Rc<Entry>,
+    is_over: bool,
+}
+
+impl Told {
+    /// Tells that a console was opened.
+    pub(super) fn open(route: &Route, entry: Rc<Entry>) -> Self {
+        let (guest, guest_name, person) = (route.uuid.clone(), plain(&route.name), plain(&entry.person));
+        let (console, from, auth, mode, reached) =
+            (entry.console, &entry.from, plain(&entry.viewer), mode(entry.mode), entry.reached.get());
+        tracing::info!(
+            event = "session-start", guest = %guest, guest_name, person, auth, from = %from, console = %console, mode,
+            reached = %reached,
+            "opened {console} of {guest_name} from {from}: {person} ({auth}), {mode}, {reached}"
+        );
+        Self { guest, guest_name, person, entry, is_over: false }
+    }
+
+    /// Tells that it was closed, and why.
+    pub(super) fn end(mut self, end: &End) {
+        self.tell_end(end);
+    }
+
+    fn tell_end(&mut self, end: &End) {
+        self.is_over = true;
+        let Self { guest, guest_name, person, entry, .. } = self;
+        let (console, from, auth, mode, reached) =
+            (entry.console, &entry.from, plain(&entry.viewer), mode(entry.mode), entry.reached.get());
+        let (bytes_out, bytes_in, bytes_dropped) = (entry.out.get(), entry.input.get(), entry.dropped.get());
+        let (seconds, words) = (entry.opened.elapsed().as_secs(), plain(&end.words()));
+        tracing::info!(
+            event = "session-end", guest = %guest, guest_name, person, auth, from = %from, console = %console, mode,
+            reached = %reached, bytes_out, bytes_in, bytes_dropped, seconds, end = words, end_code = end.code(),
+            "closed {console} of {guest_name} from {from} after {seconds} s: {person} ({auth}), {bytes_out} bytes out, \
+             {bytes_in} in, {bytes_dropped} dropped: {words}"
+        );
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.tell_end(&End::ProxyStops);
+        }
+    }
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::View => "view",
+        Mode::Control => "control",
+    }
+}
