@@ -191,3 +191,99 @@ fn mode(mode: Mode) -> &'static str {
         Mode::Control => "control",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::guest::Opener;
+    use super::super::live::{Live, Opening};
+    use super::super::refused::refuse;
+    use super::super::testing::opening;
+    use super::*;
+    use crate::edges::journal;
+    use crate::edges::paths::Paths;
+    use crate::rules::config::Config;
+    use crate::rules::guest::Console;
+    use tokio::time::sleep;
+
+    fn guest(folder: &std::path::Path) -> Guest {
+        Guest::new(Paths::new(folder), folder.join("route.toml"), Config::default(), None, Opener::Direct)
+    }
+
+    fn ann() -> Peer {
+        Peer::Ip("::ffff:192.0.2.7".parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_beyond_ten_are_told_once_the_minute_is_over_and_the_rest_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let guest = guest(folder.path());
+        let (_guard, lines) = journal::kept();
+        let script = async {
+            for n in 0..25 {
+                refused(&guest, &ann(), &refuse(401, format!("no {n}")).because(Reason::Ticket));
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert_eq!(lines().len(), 10, "{:#?}", lines());
+            sleep(Duration::from_secs(34)).await;
+            assert_eq!(lines().len(), 10, "59 s");
+            sleep(Duration::from_secs(2)).await;
+            for n in 0..11 {
+                refused(&guest, &ann(), &refuse(429, format!("again {n}")));
+            }
+        };
+        tokio::select! { never = keep_telling(&guest) => match never {}, () = script => {} }
+        tell_rest(&guest);
+        let lines = lines();
+        assert_eq!(lines.len(), 22, "{lines:#?}");
+        assert!(lines[0].trim_start().starts_with("INFO refused 192.0.2.7: ticket: no 0 "), "{}", lines[0]);
+        assert!(lines[10].contains("refused more from 192.0.2.7: 15 in a minute (15 ticket)"), "{}", lines[10]);
+        assert!(lines[10].contains("event=\"refused-more\"") && lines[10].contains("count=15"), "{}", lines[10]);
+        assert!(lines[21].contains("refused more from 192.0.2.7: 1 in a minute (1 limit)"), "{}", lines[21]);
+    }
+
+    #[tokio::test]
+    async fn who_brings_nothing_is_not_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guest, (_guard, lines)) = (guest(folder.path()), journal::kept());
+        refused(&guest, &ann(), &refuse(401, "a ticket is needed"));
+        refused(&guest, &ann(), &refuse(404, "there is nothing at this path"));
+        assert_eq!(lines(), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_that_every_request_meets_is_told_once_a_minute() {
+        let folder = tempfile::tempdir().unwrap();
+        let (guest, (_guard, lines)) = (guest(folder.path()), journal::kept());
+        for _ in 0..59 {
+            fault(&guest, &anyhow::anyhow!("the route is broken"));
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(lines().len(), 1);
+        sleep(Duration::from_secs(1)).await;
+        fault(&guest, &anyhow::anyhow!("the route is broken"));
+        assert_eq!(lines().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_console_whose_proxy_ends_first_is_closed_in_the_journal_all_the_same() {
+        let route = Route::parse_by_hand(
+            "version = 1\nuuid = \"48e17e85-1ca1-4573-ba34-f18aba8934e6\"\nname = \"g\\nrefused 192.0.2.9: ticket: x\"\nport = 9100\n",
+        );
+        let (_guard, lines) = journal::kept();
+        let live = Rc::new(Live::default());
+        let opening = Opening { person: "refused 192.0.2.9: ticket: \u{1b}[31m".into(), ..opening(Console::Vnc) };
+        let seat = live.enter(opening);
+        let told = Told::open(&route.unwrap(), seat.entry.clone());
+        seat.entry.out.set(1000);
+        sleep(Duration::from_secs(63)).await;
+        drop(told);
+        let lines = lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].trim_start().starts_with("INFO opened vnc of g\u{fffd}refused "), "{}", lines[0]);
+        assert!(lines[1].trim_start().starts_with("INFO closed vnc of g\u{fffd}refused "), "{}", lines[1]);
+        for field in ["seconds=63", "bytes_out=1000", "end=\"the console proxy is stopping\"", "end_code=1001"] {
+            assert!(lines[1].contains(field), "{field}: {}", lines[1]);
+        }
+        assert!(!lines.concat().contains('\u{1b}'));
+    }
+}

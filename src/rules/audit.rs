@@ -267,7 +267,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_refusal_is_told_or_counted_once_and_the_lines_are_bounded(
-            refusals in proptest::collection::vec((0u32..2 * MOST as u32, 0usize..6, 0u64..2000), 0..4000)
+            refusals in proptest::collection::vec((0u32..2 * MOST as u32, 0usize..6, 0u64..2000), 0..1500)
         ) {
             let mut gathering = Gathering::default();
             let (mut now, mut told, mut counted, mut lines) = (Duration::ZERO, 0, 0, 0);
