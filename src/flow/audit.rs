@@ -171,7 +171,7 @@ impl Told {
         tracing::info!(
             event = "session-end", guest = %guest, guest_name, person, auth, from = %from, console = %console, mode,
             reached = %reached, bytes_out, bytes_in, bytes_dropped, seconds, end = words, end_code = end.code(),
-            "closed {console} of {guest_name} from {from} after {seconds} s: {person} ({auth}), {bytes_out} bytes out, \
+            "left {console} of {guest_name} from {from} after {seconds} s: {person} ({auth}), {bytes_out} bytes out, \
              {bytes_in} in, {bytes_dropped} dropped: {words}"
         );
     }
@@ -280,7 +280,7 @@ mod tests {
         let lines = lines();
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[0].trim_start().starts_with("INFO opened vnc of g\u{fffd}refused "), "{}", lines[0]);
-        assert!(lines[1].trim_start().starts_with("INFO closed vnc of g\u{fffd}refused "), "{}", lines[1]);
+        assert!(lines[1].trim_start().starts_with("INFO left vnc of g\u{fffd}refused "), "{}", lines[1]);
         for field in ["seconds=63", "bytes_out=1000", "end=\"the console proxy is stopping\"", "end_code=1001"] {
             assert!(lines[1].contains(field), "{field}: {}", lines[1]);
         }
