@@ -209,6 +209,7 @@ impl Workshop {
             port: 23000,
             since: 0,
             auth: Auth::Ticket,
+            allow: None,
             consoles: consoles.iter().map(way).collect::<Result<_>>()?,
             unreachable: Vec::new(),
         };

@@ -1,8 +1,10 @@
 //! One outside thing each, known by one module alone.
 
+pub mod auth;
 pub mod backends;
 pub mod broker;
 pub mod broker_server;
+pub mod caller;
 pub mod claims;
 pub mod dial;
 pub mod files;
@@ -20,6 +22,7 @@ pub mod ports;
 pub mod publish;
 pub mod read_ahead;
 pub mod recordings;
+pub mod revoked;
 pub mod sessions;
 pub mod slots;
 pub mod ssh;
@@ -29,5 +32,6 @@ pub mod tls;
 pub mod tty;
 pub mod units;
 pub mod unwired;
+pub mod wake;
 pub mod web;
 pub mod websocket;

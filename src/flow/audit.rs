@@ -133,6 +133,24 @@ fn about(guest: &Guest) -> (Option<String>, Option<String>) {
     }
 }
 
+/// Tells that somebody began a session.
+pub(super) fn login(route: &Route, peer: &Peer, person: &str, how: &str) {
+    let (guest_name, person, auth) = (plain(&route.name), plain(person), plain(how));
+    tracing::info!(
+        event = "login", guest = %route.uuid, guest_name, person, auth, from = %peer,
+        "login to {guest_name} from {peer}: {person} ({auth})"
+    );
+}
+
+/// Tells that somebody ended their session.
+pub(super) fn logout(route: &Route, peer: &Peer, person: &str, how: &str) {
+    let (guest_name, person, auth) = (plain(&route.name), plain(person), plain(how));
+    tracing::info!(
+        event = "logout", guest = %route.uuid, guest_name, person, auth, from = %peer,
+        "logout from {guest_name} from {peer}: {person} ({auth})"
+    );
+}
+
 /// A console that is open, as the journal was told. Dropped before its end was told, that is told: the proxy ended.
 pub(super) struct Told {
     guest: Uuid,
@@ -147,7 +165,7 @@ impl Told {
     pub(super) fn open(route: &Route, entry: Rc<Entry>) -> Self {
         let (guest, guest_name, person) = (route.uuid.clone(), plain(&route.name), plain(&entry.person));
         let (console, from, auth, mode, reached) =
-            (entry.console, &entry.from, plain(&entry.viewer), mode(entry.mode), entry.reached.get());
+            (entry.console, &entry.from, plain(&entry.how), mode(entry.mode), entry.reached.get());
         tracing::info!(
             event = "session-start", guest = %guest, guest_name, person, auth, from = %from, console = %console, mode,
             reached = %reached,
@@ -165,7 +183,7 @@ impl Told {
         self.is_over = true;
         let Self { guest, guest_name, person, entry, .. } = self;
         let (console, from, auth, mode, reached) =
-            (entry.console, &entry.from, plain(&entry.viewer), mode(entry.mode), entry.reached.get());
+            (entry.console, &entry.from, plain(&entry.how), mode(entry.mode), entry.reached.get());
         let (bytes_out, bytes_in, bytes_dropped) = (entry.out.get(), entry.input.get(), entry.dropped.get());
         let (seconds, words) = (entry.opened.elapsed().as_secs(), plain(&end.words()));
         tracing::info!(

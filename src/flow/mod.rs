@@ -12,6 +12,7 @@ mod identity;
 mod limits;
 pub mod live;
 pub mod logged;
+mod login;
 mod page;
 pub mod past;
 pub mod recorder;
@@ -20,6 +21,7 @@ pub mod serial;
 pub mod server;
 mod session;
 mod spice;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod upgrade;

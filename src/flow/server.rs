@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use super::entry::{self, Peer};
 use super::guest::Guest;
 use super::live::Connection;
+use super::standing;
 use super::{audit, limits};
 use crate::edges::http::{self, Asked, Client, Reply};
 use crate::edges::tls;
@@ -78,6 +79,7 @@ async fn serve_all(guest: &Rc<Guest>, listeners: &[Listener], idle: bool, stop: 
     let ended = tokio::select! {
         () = accepting => Ended::Stopped,
         () = unused(guest, idle) => Ended::Idle,
+        () = standing::watch(guest) => Ended::Stopped,
         () = stop => Ended::Stopped,
     };
     if ended == Ended::Idle {

@@ -1,5 +1,6 @@
 //! What each program does, on one screen.
 
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod console;

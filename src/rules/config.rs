@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid};
 use super::ports::{PortRange, Slot};
+use super::rights::Rule;
 use super::web::is_component;
 
 /// The most bytes of one recording: a proxy's unit lets it write no larger file (`LimitFSIZE=`).
@@ -363,10 +364,27 @@ impl Default for Proxy {
     }
 }
 
+/// Whether a guest's own settings count where they say who may enter. They can only narrow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestSettings {
+    /// They do.
+    #[default]
+    Narrow,
+    /// They do not: the host's rules alone.
+    Ignore,
+}
+
 /// Who may enter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Access {
+    /// Whether users of this host may log in with their passwords.
+    pub passwords: bool,
+    /// What those who log in may; nobody else enters without a ticket.
+    pub rights: Vec<Rule>,
+    /// Whether a guest's own settings count.
+    pub guest_settings: GuestSettings,
     /// Origins other than the guest's own port from which pages may connect, such as `https://panel.example`.
     pub origins: Vec<String>,
     /// Sites that may show the page in a frame; they count as `origins`, too.
@@ -385,6 +403,9 @@ pub struct Access {
 impl Default for Access {
     fn default() -> Self {
         Self {
+            passwords: true,
+            rights: Rule::default_rules(),
+            guest_settings: GuestSettings::default(),
             origins: Vec::new(),
             embed_origins: Vec::new(),
             ticket_life: Duration::from_secs(60),
@@ -484,6 +505,9 @@ impl Config {
             }
         }
         self.web.check().map_err(BadConfig::Sense)?;
+        for rule in &self.access.rights {
+            rule.check().map_err(|why| BadConfig::Sense(format!("access.rights: {why}")))?;
+        }
         let life = self.access.ticket_life.as_secs();
         if !(5..=300).contains(&life) {
             return refuse(format!("access.ticket-life is {life} s: from 5 to 300 s are possible"));
@@ -580,7 +604,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 /// `*` and `?` as in a shell, case counts.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n, mut retry) = (0, 0, None);
     while n < name.len() {

@@ -2,6 +2,7 @@
 //! for reading. (`rules::wiring` knows those that it writes.)
 
 use super::guest::Uuid;
+use super::rights::Allow;
 use super::xml::{BadXml, Document, Node};
 
 /// The namespace of what a guest's owner says in its `<metadata>`.
@@ -130,6 +131,11 @@ pub struct Notes {
     pub no_wiring: bool,
     /// `<console-proxy:settings publish='no'/>`: the guest is not published at all.
     pub no_publishing: bool,
+    /// `<console-proxy:settings><console-proxy:allow .../></console-proxy:settings>`: what they leave of people's
+    /// rights; absent where none stands there. One that cannot be read leaves nothing.
+    pub allow: Option<Vec<Allow>>,
+    /// What is wrong with one of them, in words.
+    pub bad_allow: Option<String>,
     /// The guest's definition carries a note of wiring.
     pub wired: bool,
     /// The VNC display has a websocket because wiring asked for one.
@@ -302,11 +308,27 @@ fn notes(metadata: Node<'_>) -> Notes {
             (Some(NAMESPACE), "settings") => {
                 notes.no_wiring |= child.attribute("wire") == Some("no");
                 notes.no_publishing |= child.attribute("publish") == Some("no");
+                read_allows(child, &mut notes);
             }
             _ => {}
         }
     }
     notes
+}
+
+fn read_allows(settings: Node<'_>, notes: &mut Notes) {
+    for child in settings.children() {
+        let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
+        let namespace = child.declares(prefix).or_else(|| settings.declares(prefix));
+        if local != "allow" || namespace != Some(NAMESPACE) {
+            continue;
+        }
+        let allows = notes.allow.get_or_insert_default();
+        match Allow::from_attributes(child.attributes()) {
+            Ok(allow) => allows.push(allow),
+            Err(why) => notes.bad_allow = Some(why),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +402,24 @@ mod tests {
         assert!(guest("<wired xmlns='urn:console-proxy:wiring:1'/>").wired);
         assert!(!guest("<wired xmlns='urn:console-proxy:1'/>").wired);
         assert_eq!(guest("<x:settings xmlns:x='urn:other' wire='no'/><settings wire='no'/>"), Notes::default());
+    }
+
+    #[test]
+    fn what_a_guest_allows_is_read_and_a_slip_in_it_allows_nothing() {
+        let guest = |inside: &str| {
+            let text = format!(
+                "<domain><name>a</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata><c:settings xmlns:c='urn:console-proxy:1'>{inside}</c:settings></metadata></domain>"
+            );
+            let notes = Domain::parse(&text).unwrap().notes;
+            (notes.allow, notes.bad_allow.is_some())
+        };
+        let ann = || Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap();
+        assert_eq!(guest(""), (None, false));
+        assert_eq!(guest("<c:allow users='ann' mode='view'/>"), (Some(vec![ann()]), false));
+        assert_eq!(guest("<allow xmlns='urn:console-proxy:1' users='ann' mode='view'/>").0, Some(vec![ann()]));
+        assert_eq!(guest("<c:allow users='ann' mode='write'/>"), (Some(vec![]), true));
+        assert_eq!(guest("<c:allow usr='bob'/><c:allow users='ann' mode='view'/>"), (Some(vec![ann()]), true));
+        assert_eq!(guest("<x:allow xmlns:x='urn:other' users='ann'/>"), (None, false));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) 
         port,
         since: now,
         auth: Auth::Ticket,
+        allow: domain.notes.allow.clone(),
         consoles: Vec::new(),
         unreachable: Vec::new(),
     };

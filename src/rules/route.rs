@@ -8,13 +8,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid, printable};
+use super::rights::Allow;
 use super::ticket::Mode;
 
 /// The form that this program writes and reads.
 pub const VERSION: u32 = 1;
 
 /// The keys of a route, of a console in it, and of one that cannot be reached.
-const KEYS: [&str; 8] = ["version", "uuid", "name", "port", "since", "auth", "consoles", "unreachable"];
+const KEYS: [&str; 9] = ["version", "uuid", "name", "port", "since", "auth", "allow", "consoles", "unreachable"];
 const WAY_KEYS: [&str; 8] = ["console", "raw", "websocket", "guarded", "websocket-ca", "raw-ca", "log", "added"];
 const GONE_KEYS: [&str; 2] = ["console", "reason"];
 
@@ -36,6 +37,9 @@ pub struct Route {
     /// Who may enter.
     #[serde(default, skip_serializing_if = "Auth::is_ticket")]
     pub auth: Auth,
+    /// What the guest's own settings leave of people's rights; absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<Allow>>,
     /// What can be reached.
     #[serde(default)]
     pub consoles: Vec<Way>,
@@ -381,6 +385,7 @@ mod tests {
             port: 23000,
             since: 5,
             auth: Auth::Ticket,
+            allow: None,
             consoles: vec![
                 Way {
                     console: Console::Vnc,
@@ -510,6 +515,7 @@ mod tests {
             port: 1,
             since: 1,
             auth: Auth::None,
+            allow: Some(vec![Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap()]),
             consoles: vec![Way {
                 console: Console::Vnc,
                 raw: "tcp:127.0.0.1:1".parse().ok(),
@@ -524,6 +530,8 @@ mod tests {
         };
         let text = whole.to_text();
         assert_eq!(Route::parse_by_hand(&text).as_ref(), Ok(&whole), "all keys that there are");
+        let shut = Route { allow: Some(Vec::new()), ..whole.clone() };
+        assert_eq!(Route::parse(&shut.to_text()).as_ref(), Ok(&shut), "settings that allow nothing stay settings");
         for (line, key) in [("port = 1", "prot"), ("guarded = true", "row"), ("reason = \"x\"", "why")] {
             let text = text.replacen(line, &format!("{line}\n{key} = 1"), 1);
             assert_eq!(Route::parse_by_hand(&text), Err(BadRoute::Unknown(key.into())));

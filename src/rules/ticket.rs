@@ -137,6 +137,15 @@ fn key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D:
     bytes.ok_or_else(|| serde::de::Error::custom("public-key is not 32 bytes in base64"))
 }
 
+impl Issuer {
+    /// Whether it may give tickets of that mode for a guest.
+    #[must_use]
+    pub fn may(&self, guest: &Uuid, mode: Mode) -> bool {
+        self.guests.as_ref().is_none_or(|guests| guests.contains(guest))
+            && self.modes.as_ref().is_none_or(|modes| modes.contains(&mode))
+    }
+}
+
 /// The issuers by name: the stem of their file.
 pub type Issuers = BTreeMap<String, Issuer>;
 

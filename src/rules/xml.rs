@@ -186,6 +186,12 @@ impl<'d> Node<'d> {
         self.element().attributes.iter().find(|attribute| &text[attribute.name.clone()] == name)
     }
 
+    /// All attributes: names as written, and values.
+    pub fn attributes(self) -> impl Iterator<Item = (&'d str, &'d str)> {
+        let text = self.document.text;
+        self.element().attributes.iter().map(|attribute| (&text[attribute.name.clone()], attribute.value.as_str()))
+    }
+
     /// The attribute that is written last.
     #[must_use]
     pub fn last_attribute(self) -> Option<&'d Attribute> {

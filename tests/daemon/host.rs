@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::paths::Paths;
-use console_proxy::edges::{broker_server, files, keys, logs, recordings};
+use console_proxy::edges::{broker_server, caller, files, keys, logs, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -53,6 +53,7 @@ impl Host {
             port: 23000,
             since: 0,
             auth: Auth::Ticket,
+            allow: None,
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };
@@ -428,7 +429,7 @@ impl Runner {
         command.stdout(Stdio::null());
         let thread = std::thread::spawn(move || {
             while !stopping.load(Ordering::Relaxed) {
-                if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(20)).unwrap() {
+                if !caller::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(20)).unwrap() {
                     continue;
                 }
                 command.stdin(OwnedFd::from(listener.try_clone().unwrap())).stderr(Stdio::piped());
@@ -524,7 +525,7 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     let (route, paths) = (host.route_file(), Paths::new(host.root.path()));
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
+            if !caller::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
             let mut stream = listener.accept().unwrap().0;

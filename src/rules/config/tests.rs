@@ -31,7 +31,7 @@ fn the_shipped_file_states_every_default_and_no_other() {
     };
     let stated: toml::Table = toml::from_str(&uncommented).unwrap();
     let expected = [
-        ("access", 5),
+        ("access", 8),
         ("guests", 1),
         ("listen", 5),
         ("proxy", 10),
