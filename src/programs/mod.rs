@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod cli;
 pub mod console;
+pub mod display;
 pub mod doctor;
 pub mod hook;
 pub mod keys;
