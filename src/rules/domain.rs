@@ -80,6 +80,8 @@ pub enum Source {
 pub struct Display {
     /// `vnc` or `spice`; others are left out of [`Domain::displays`].
     pub kind: DisplayKind,
+    /// Its place among all `<graphics>`, those others included: libvirt's number for it.
+    pub index: u32,
     /// Where it listens.
     pub listen: Listen,
     /// The plain port, where there is one and it is known.
@@ -115,8 +117,8 @@ pub struct Only {
 pub enum Listen {
     /// At an address, or at libvirt's default (loopback unless qemu.conf says otherwise) while unknown.
     Address(Option<String>),
-    /// At a unix socket, known while the guest runs.
-    Socket(Option<String>),
+    /// At a unix socket.
+    Socket,
     /// At the address of one of libvirt's networks, not known before the guest runs.
     Network,
     /// Nowhere: `<listen type='none'/>`.
@@ -198,7 +200,7 @@ impl Domain {
             machine: of_machine("machine"),
             serials: all("serial").map(chardev).collect(),
             consoles: all("console").map(chardev).collect(),
-            displays: all("graphics").filter_map(display).collect(),
+            displays: (0..).zip(all("graphics")).filter_map(|(index, node)| display(index, node)).collect(),
             notes: root.first("metadata").map(notes).unwrap_or_default(),
         })
     }
@@ -260,7 +262,7 @@ fn source(node: Node<'_>) -> Source {
     }
 }
 
-fn display(node: Node<'_>) -> Option<Display> {
+fn display(index: u32, node: Node<'_>) -> Option<Display> {
     let kind = match node.attribute("type")? {
         "vnc" => DisplayKind::Vnc,
         "spice" => DisplayKind::Spice,
@@ -271,13 +273,14 @@ fn display(node: Node<'_>) -> Option<Display> {
     let of_listen = |key| listen.and_then(|l| l.attribute(key)).map(str::to_owned);
     let place = match listen.and_then(|l| l.attribute("type")) {
         Some("none") => Listen::Nowhere,
-        Some("socket") => Listen::Socket(of_listen("socket").or_else(|| node.attribute("socket").map(str::to_owned))),
+        Some("socket") => Listen::Socket,
         Some("network") if of_listen("address").is_none() => Listen::Network,
-        None if node.attribute("socket").is_some() => Listen::Socket(node.attribute("socket").map(str::to_owned)),
+        None if node.attribute("socket").is_some() => Listen::Socket,
         _ => Listen::Address(of_listen("address").or_else(|| node.attribute("listen").map(str::to_owned))),
     };
     Some(Display {
         kind,
+        index,
         listen: place,
         port: port("port"),
         tls_port: port("tlsPort"),
