@@ -13,6 +13,7 @@ pub mod proxyd;
 pub mod prune;
 pub mod publish;
 pub mod replay;
+pub mod sessions;
 pub mod show;
 pub mod ssh;
 pub mod sync;

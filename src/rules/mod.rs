@@ -9,6 +9,7 @@ pub mod config;
 pub mod diff;
 pub mod domain;
 pub mod escape;
+pub mod failures;
 pub mod forwarded;
 pub mod frame;
 pub mod gather;

@@ -158,6 +158,19 @@ impl Host {
         files::replace(&self.route_file(), self.route.to_text().as_bytes(), 0o644).unwrap();
     }
 
+    /// What `publish`, `kick` and `revoke` do so that the proxy looks at once at what its consoles stand on.
+    pub fn have_it_look(&self) {
+        files::replace(&self.guest_folder().join("look"), b"", 0o644).unwrap();
+    }
+
+    /// What a verb of `console-proxy` prints when it went well.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.console_proxy().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What libvirt's hook does when the guest stops.
     pub fn withdraw_route(&self) {
         fs::remove_file(self.route_file()).unwrap();

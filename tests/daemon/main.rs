@@ -23,6 +23,7 @@ mod front;
 mod guest;
 mod history;
 mod limits;
+mod login;
 mod native;
 mod page;
 mod process;

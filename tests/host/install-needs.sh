@@ -29,7 +29,7 @@ without_starting() {
 	return "$status"
 }
 
-packages='build-essential pkg-config libvirt-dev'
+packages='build-essential pkg-config libvirt-dev libpam0g-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
