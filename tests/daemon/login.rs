@@ -146,6 +146,43 @@ fn a_program_sends_a_password_with_each_request_and_needs_no_session() {
 }
 
 #[test]
+fn the_audit_has_each_login_and_log_out_and_who_opened_what_by_a_password() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("ann", &["libvirt"]);
+    let ann = cookie(&proxy, "ann");
+    proxy.until_logged("login to g1 from 127.0.0.1: ann (password) event=\"login\" guest=b50bdc9f-");
+    proxy.try_open("/vnc", &headers(&ann)).unwrap().echoes("hello");
+    proxy.until_logged("opened vnc of g1 from 127.0.0.1: ann (password), control, ");
+    proxy.until_logged("auth=\"password\"");
+    assert_eq!(proxy.ask("POST", "/api/logout", &headers(&ann)).status, 204);
+    proxy.until_logged("logout from g1 from 127.0.0.1: ann (password) event=\"logout\" guest=b50bdc9f-");
+    let bearer = format!("Bearer {}", proxy.ticket_with(|claims| claims.jti = "j7".into()));
+    proxy.ask("POST", "/api/session", &[("Authorization", &bearer)]);
+    proxy.until_logged("login to g1 from 127.0.0.1: ann (ticket host/j7)");
+    proxy.ask("POST", "/api/session", &[("Authorization", &bearer)]);
+    proxy.until_logged("refused 127.0.0.1: ticket: this ticket has bought its session already");
+}
+
+#[test]
+fn a_refused_password_is_told_without_what_was_typed_for_the_name() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("bob", &["users"]);
+    users.set_verdict("fast", Verdict::Limited);
+    for name in ["ann", "hunter2", "a\nrefused 192.0.2.9: password: x", "refused 192.0.2.9: password: x"] {
+        log_in(&proxy, name, "wrong");
+    }
+    proxy.until_logged("refused 127.0.0.1: password: the user or the password is wrong event=\"refused\"");
+    log_in(&proxy, "fast", "wrong");
+    proxy.until_logged("refused 127.0.0.1: password: for a reason");
+    // Whose password was right is known.
+    log_in(&proxy, "bob", "right");
+    proxy.until_logged("refused 127.0.0.1: right: bob has no right to this guest (bob)");
+    let log = proxy.log();
+    assert_eq!(log.matches("event=\"refused\"").count(), 6, "{log}");
+    assert!(!log.contains("hunter2") && !log.contains("192.0.2.9") && !log.contains("wrong\","), "{log}");
+}
+
+#[test]
 fn each_answer_of_the_host_has_its_status_and_wrong_user_and_wrong_password_are_one() {
     let (proxy, users) = proxy_with(MINE);
     users.set("ann", &["libvirt"]);
