@@ -6,8 +6,10 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::audit;
 use super::guest::Guest;
 use super::identity::{Person, Proof, identify};
+use super::limits;
 use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
@@ -17,9 +19,9 @@ use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now_ms;
 use crate::edges::sessions::{Id, NoSession};
+use crate::rules::audit::Reason;
 use crate::rules::close::End;
 use crate::rules::forwarded::Forwarded;
-use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Route, Way};
 use crate::rules::session::Session;
@@ -50,22 +52,27 @@ impl std::fmt::Display for Peer {
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
 pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
-    let peer = match peer {
-        Peer::Front => match believe(&mut asked) {
-            Ok(peer) => peer,
-            Err(refused) => return refuse_console(&guest, connection, &mut asked, refused),
-        },
-        direct => direct,
+    let (peer, connection) = match peer {
+        Peer::Front => {
+            let believed = believe(&mut asked);
+            let peer = believed.as_ref().map_or(Peer::Front, Peer::clone);
+            match believed.and_then(|peer| limits::admit_request(&guest, &peer, &connection)) {
+                Ok(connection) => (peer, connection),
+                Err(refused) => {
+                    audit::refused(&guest, &peer, &refused);
+                    return refuse_console(&guest, connection, &mut asked, refused);
+                }
+            }
+        }
+        direct => (direct, connection),
     };
     match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
         Err(mut refused) => {
+            audit::refused(&guest, &peer, &refused);
             if refused.status == 401 && guest.takes_passwords() {
                 // The page then asks for one. Not as a challenge: browsers would ask by themselves.
                 refused.headers.push(("console-proxy-login", "password".to_owned()));
-            }
-            if matches!(refused.status, 401 | 403) {
-                tracing::info!(peer = %peer, status = refused.status, "refused {peer}: {}", refused.words);
             }
             refuse_console(&guest, connection, &mut asked, refused)
         }
@@ -106,7 +113,7 @@ async fn decide(
         Ok(None) => return Err(refuse(404, "the guest is not running, or not published")),
         Err(why) => {
             // Whoever asks has shown no right yet: the words are for the journal.
-            tracing::error!("{why:#}");
+            audit::fault(&guest, &why);
             return Err(refuse(502, "the guest's route cannot be used: the host's journal says why"));
         }
     };
@@ -173,15 +180,11 @@ async fn buy_session(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -
     let is_alive =
         |id: &Id, old: &Session| guest.is_alive(id, old) && guest.ended(route, &of_session(id, old)).is_none();
     let cookie = guest.store.add(&session, is_alive).map_err(|why| match why {
-        NoSession::Bought => refuse(401, why.to_string()),
-        NoSession::TooMany => refuse(429, why.to_string()),
+        NoSession::Bought => refuse(401, why.to_string()).because(Reason::Ticket).of(&session.sub),
+        NoSession::TooMany => refuse(429, why.to_string()).of(&session.sub),
         NoSession::Io(_) => refuse(500, why.to_string()),
     })?;
-    let name = printable(&session.sub);
-    tracing::info!(
-        event = "login", guest = %route.uuid, guest_name = %printable(&route.name), person = %name, auth = %printable(&how), from = %peer,
-        "{name} from {peer} began a session"
-    );
+    audit::login(route, peer, &session.sub, &how);
     let mut headers = plain_headers();
     headers.push(("set-cookie", set_cookie(guest, route, &cookie, life)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
@@ -198,11 +201,7 @@ async fn log_out(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Re
     for entry in guest.live.all().iter().filter(|entry| entry.viewer == person.viewer) {
         entry.end(End::LOGGED_OUT);
     }
-    let name = printable(&session.sub);
-    tracing::info!(
-        event = "logout", guest = %route.uuid, guest_name = %printable(&route.name), person = %name, auth = %printable(&how), from = %peer,
-        "{name} from {peer} ended the session"
-    );
+    audit::logout(route, peer, &session.sub, &how);
     let mut headers = plain_headers();
     headers.push(("set-cookie", set_cookie(guest, route, "", 0)));
     Ok(Reply { status: 204, headers, ..Reply::default() })

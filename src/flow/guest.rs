@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-
 use tokio::sync::Semaphore;
 
+use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
+use super::limits::Crowd;
 use super::live::Live;
 use super::logged::{Files, Logged};
 use super::past::Past;
@@ -55,6 +56,10 @@ pub struct Guest {
     pub live: Rc<Live>,
     /// The sessions on disk.
     pub store: Store,
+    /// How many connections each address has.
+    pub(super) crowd: Rc<Crowd>,
+    /// What the journal is told of those who come.
+    pub(super) audit: Audit,
     /// Its SPICE display.
     pub(super) spice: Spice,
     /// The page's files.
@@ -88,6 +93,8 @@ impl Guest {
             config,
             live: Rc::default(),
             store,
+            crowd: Rc::default(),
+            audit: Audit::default(),
             spice: Spice::default(),
             shelf: Shelf::default(),
             hubs: Hubs::default(),

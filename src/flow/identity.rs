@@ -11,6 +11,7 @@ use super::standing::{Look, Stale, of_claims, of_session, refresh};
 use crate::edges::http::Asked;
 use crate::edges::publish::now;
 use crate::edges::sessions::Id;
+use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, OriginVerdict};
 use crate::rules::rights::Rights;
@@ -38,10 +39,13 @@ pub(super) enum Proof {
 impl Person {
     /// What they may on a console; the refusal says whose word it is.
     pub(super) fn may_open(&self, console: Console) -> Result<Mode, Refused> {
-        self.rights.on(console).ok_or_else(|| match (self.rights.gives(console), self.ticket()) {
-            (true, _) => refuse(403, format!("the guest's own settings keep {console} from {}", printable(&self.name))),
-            (false, Some(_)) => refuse(403, format!("the ticket is not for {console}")),
-            (false, None) => refuse(403, format!("{} has no right to {console} of this guest", printable(&self.name))),
+        self.rights.on(console).ok_or_else(|| {
+            let words = match (self.rights.gives(console), self.ticket()) {
+                (true, _) => format!("the guest's own settings keep {console} from {}", printable(&self.name)),
+                (false, Some(_)) => format!("the ticket is not for {console}"),
+                (false, None) => format!("{} has no right to {console} of this guest", printable(&self.name)),
+            };
+            refuse(403, words).because(Reason::Right).of(&self.name)
         })
     }
 
@@ -81,8 +85,10 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
     let (origin, host) = (asked.header("origin"), asked.header("host"));
     let scheme = guest.scheme_of(asked);
     let stranger = || match scheme {
-        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default()))),
-        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site"),
+        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default())))
+            .because(Reason::Origin),
+        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site")
+            .because(Reason::Origin),
     };
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
@@ -116,15 +122,17 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
         (None, Some((user, password)), _) => log_in(guest, route, user, password, from).await,
         (_, _, Some(Ok((id, session)))) if cookie_counts => of_cookie(guest, route, id, session).await,
         (Some(Err(why)), ..) => Err(why.into()),
-        (None, None, Some(Ok(_))) => Err(refuse(401, "a session counts with an Origin header alone: use a ticket")),
-        (None, None, Some(Err(why))) => Err(refuse(401, why)),
+        (None, None, Some(Ok(_))) => {
+            Err(refuse(401, "a session counts with an Origin header alone: use a ticket").because(Reason::Session))
+        }
+        (None, None, Some(Err(why))) => Err(refuse(401, why).because(Reason::Session)),
         (None, None, None) => Err(refuse(401, "a ticket is needed: `console-proxy url GUEST` on the host prints one")),
     }
 }
 
 fn of_ticket(guest: &Guest, route: &Route, claims: Claims, life: Duration) -> Result<Person, Refused> {
     if let Some(why) = guest.ended(route, &of_claims(&claims)) {
-        return Err(refuse(401, why));
+        return Err(refuse(401, why).because(Reason::Ticket).of(&claims.sub));
     }
     Ok(Person {
         name: claims.sub.clone(),
@@ -136,9 +144,12 @@ fn of_ticket(guest: &Guest, route: &Route, claims: Claims, life: Duration) -> Re
 }
 
 async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Result<Person, Refused> {
+    let name = session.sub.clone();
     let session = match refresh(guest, &id, session, &Look::default()).await {
         Ok(session) => session,
-        Err(Stale::Barred(why)) => return Err(refuse(401, format!("the session has ended: {why}"))),
+        Err(Stale::Barred(why)) => {
+            return Err(refuse(401, format!("the session has ended: {why}")).because(Reason::Session).of(&name));
+        }
         Err(Stale::Unknown(why)) => return Err(refuse(503, format!("it cannot be found out now who you are: {why}"))),
     };
     let rights = guest.rights_of_session(route, &session);
@@ -146,7 +157,7 @@ async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Re
         return Err(no_right(&session.sub));
     }
     Ok(Person {
-        name: session.sub.clone(),
+        name,
         rights,
         viewer: viewer_of(&id),
         life: Duration::from_secs(session.ends.saturating_sub(now())),
@@ -156,7 +167,7 @@ async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Re
 
 /// A user of this host to whom nothing of the guest is given.
 pub(super) fn no_right(user: &str) -> Refused {
-    refuse(403, format!("{} has no right to this guest", printable(user)))
+    refuse(403, format!("{} has no right to this guest", printable(user))).because(Reason::Right).of(user)
 }
 
 /// The session of a cookie; an error: why it does not count, in words.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::limits::Place;
 use crate::edges::sessions::Id;
 use crate::rules::close::End;
 use crate::rules::guest::{Console, printable};
@@ -132,16 +133,40 @@ pub struct Seat {
     live: Rc<Live>,
 }
 
-/// A TCP connection that is counted; sessions keep theirs.
+/// A TCP connection that is counted, here and for its address; sessions keep theirs.
 #[derive(Debug)]
-pub struct Connection(Rc<Live>);
+pub struct Connection {
+    counted: Counted,
+    _place: Option<Place>,
+}
+
+#[derive(Debug)]
+enum Counted {
+    Here(Rc<Live>),
+    /// One of a reverse proxy's requests: the connection that it came by is.
+    Below(#[allow(dead_code, reason = "it is counted for as long as it is kept")] Rc<Connection>),
+}
+
+impl Connection {
+    /// A request for an address behind a reverse proxy, as a connection of that address.
+    #[must_use]
+    pub(super) fn behind(connection: Rc<Self>, place: Place) -> Self {
+        Self { counted: Counted::Below(connection), _place: Some(place) }
+    }
+}
 
 impl Live {
     /// Counts one more connection.
     #[must_use]
     pub fn connect(self: &Rc<Self>) -> Connection {
+        self.connect_from(None)
+    }
+
+    /// Counts one more connection, whose address has a place for it.
+    #[must_use]
+    pub(super) fn connect_from(self: &Rc<Self>, place: Option<Place>) -> Connection {
         self.connections.set(self.connections.get() + 1);
-        Connection(self.clone())
+        Connection { counted: Counted::Here(self.clone()), _place: place }
     }
 
     /// Open connections, sessions or not.
@@ -291,8 +316,10 @@ impl Drop for Seat {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.changed.notify_waiters();
+        if let Counted::Here(live) = &self.counted {
+            live.connections.set(live.connections.get() - 1);
+            live.changed.notify_waiters();
+        }
     }
 }
 

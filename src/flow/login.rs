@@ -4,6 +4,7 @@ use super::guest::Guest;
 use super::identity::{Person, Proof, no_right};
 use super::refused::{Refused, refuse};
 use crate::edges::publish::now;
+use crate::rules::audit::Reason;
 use crate::rules::auth::{Answer, Question, Verdict, is_password, is_user};
 use crate::rules::route::Route;
 use crate::rules::session::Standing;
@@ -19,7 +20,8 @@ pub(super) async fn log_in(
     if !guest.takes_passwords() {
         return Err(refuse(401, "passwords are not taken here: a ticket is needed"));
     }
-    let wrong = || refuse(401, "the user or the password is wrong");
+    // The name is not told: many a password was typed where the name belongs. PAM's own lines have it, if it is one.
+    let wrong = || refuse(401, "the user or the password is wrong").because(Reason::Password);
     if !is_user(&user) || !is_password(&password) {
         return Err(wrong());
     }
@@ -44,9 +46,9 @@ pub(super) async fn log_in(
             })
         }
         Ok(Answer { verdict: Verdict::Wrong, .. }) => Err(wrong()),
-        Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words)),
+        Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words).because(Reason::Right)),
         Ok(Answer { verdict: Verdict::Limited, words, retry_after, .. }) => {
-            let mut refused = refuse(429, words);
+            let mut refused = refuse(429, words).because(Reason::Password);
             refused.headers.push(("retry-after", retry_after.to_string()));
             Err(refused)
         }

@@ -1,6 +1,7 @@
 //! Connections and sessions: what happens between an accepted socket and a guest's console.
 
 pub mod attach;
+mod audit;
 pub mod control;
 pub mod display;
 pub mod entry;
@@ -8,6 +9,7 @@ pub mod forward;
 pub mod guest;
 pub mod hub;
 mod identity;
+mod limits;
 pub mod live;
 pub mod logged;
 mod login;

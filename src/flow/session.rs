@@ -13,10 +13,11 @@ use super::identity::{Person, Proof, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
 use super::serial::Wanted;
-use super::{display, forward, serial, spice, upgrade};
+use super::{audit, display, forward, limits, serial, spice, upgrade};
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
 use crate::edges::publish::{now, now_ms};
 use crate::edges::{host, tls, websocket};
+use crate::rules::audit::Reason;
 use crate::rules::broker::Part;
 use crate::rules::close::End;
 use crate::rules::config::Sharing;
@@ -115,8 +116,9 @@ fn choose(
         });
     };
     if let Some(words) = way.refused_for(mode) {
-        return Err(refuse(403, words));
+        return Err(refuse(403, words).because(Reason::Right).of(&person.name));
     }
+    limits::has_room(guest, &person.name)?;
     if console == Console::Spice {
         guest.spice.may_come(&guest.live, (person.viewer.as_str(), client), guest.config().spice.viewers)?;
         return Ok((way.clone(), mode));
@@ -135,7 +137,7 @@ fn choose(
     viewers.sort_unstable();
     viewers.dedup();
     if viewers.len() >= guest.config().proxy.max_viewers {
-        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
+        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())).of(&person.name));
     }
     Ok((way.clone(), mode))
 }
@@ -201,12 +203,7 @@ impl Running {
     async fn run(self, upgrade: Upgrade, opened: Opened) {
         let entry = self.seat.entry.clone();
         let started = Instant::now();
-        let (name, console) = (printable(&entry.person), entry.console);
-        tracing::info!(
-            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
-            mode = ?entry.mode, reached = %entry.reached.get(), auth = %entry.how,
-            "{name} from {} opened {console}", entry.from
-        );
+        let told = audit::Told::open(&self.route, entry.clone());
         let control = Control {
             entry: entry.clone(),
             deadline: started + self.person.life,
@@ -227,11 +224,7 @@ impl Running {
         {
             tracing::warn!("cannot note when the session was used: {why}");
         }
-        tracing::info!(
-            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
-            bytes_out = entry.out.get(), bytes_in = entry.input.get(), seconds = started.elapsed().as_secs(),
-            "{name} from {} left {console}: {}", entry.from, end.words()
-        );
+        told.end(&end);
     }
 }
 

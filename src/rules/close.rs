@@ -58,6 +58,12 @@ impl End {
         (code, reason)
     }
 
+    /// For the journal: the close frame's code, and what browsers tell where a connection broke (RFC 6455, 7.1.5).
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        if *self == Self::ClientGone { 1006 } else { self.frame().0 }
+    }
+
     /// For the journal.
     #[must_use]
     pub fn words(&self) -> String {

@@ -1,6 +1,7 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
 pub mod asciicast;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod close;
@@ -15,6 +16,7 @@ pub mod gather;
 pub mod guest;
 pub mod history;
 pub mod hook;
+pub mod limits;
 pub mod log;
 pub mod pace;
 pub mod plan;

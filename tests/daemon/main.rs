@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "nobody else reads this crate")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod audit;
 mod backends;
 mod client;
 mod console;
@@ -22,6 +23,7 @@ mod front;
 mod guest;
 mod history;
 mod limits;
+mod login;
 mod native;
 mod page;
 mod process;

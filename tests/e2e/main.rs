@@ -15,6 +15,7 @@ mod keys;
 mod package;
 mod reboot;
 mod recording;
+mod rights;
 mod spice;
 mod storms;
 mod terminal;

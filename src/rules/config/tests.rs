@@ -34,7 +34,7 @@ fn the_shipped_file_states_every_default_and_no_other() {
         ("access", 8),
         ("guests", 1),
         ("listen", 5),
-        ("proxy", 8),
+        ("proxy", 10),
         ("record", 6),
         ("serial", 7),
         ("spice", 2),
