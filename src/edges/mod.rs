@@ -30,6 +30,7 @@ pub mod revoked;
 pub mod sessions;
 pub mod slots;
 pub mod ssh;
+pub mod sssd;
 pub mod systemd;
 pub mod terminal;
 pub mod tls;
