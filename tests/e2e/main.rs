@@ -4,6 +4,7 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod audit;
 mod faults;
 mod front;
 mod guard;
@@ -15,6 +16,7 @@ mod keys;
 mod package;
 mod reboot;
 mod recording;
+mod secrets;
 mod spice;
 mod storms;
 mod terminal;
