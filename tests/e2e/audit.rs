@@ -38,6 +38,13 @@ fn request_from(address: &str, port: u16, path: &str) -> String {
     sh(&format!("curl -sk -o /dev/null -w '%{{http_code}}' --interface {address} 'https://127.0.0.1:{port}{path}'"))
 }
 
+/// Addresses of this host's loopback that nobody came from before this guest was.
+fn address(guest: &Guest, n: u8) -> String {
+    let uuid = guest.uuid();
+    let byte = |at: usize| u8::from_str_radix(&uuid[at..at + 2], 16).unwrap();
+    format!("127.{}.{}.{n}", byte(0), byte(2))
+}
+
 #[test]
 fn the_journal_says_who_was_on_which_port_from_where_how_long_and_why_it_ended() {
     let guest = Guest::define("audited").with_vnc().with_pty_serial().started();
@@ -86,12 +93,13 @@ fn each_example_of_the_document_finds_what_it_says() {
     let guest = Guest::define("web").with_vnc().with_pty_serial().started();
     let port = guest.port();
     drop(Ws::connect(port, "/serial/0", &guest.ticket_with("--user ann")).unwrap());
+    let attacker = address(&guest, 1);
     for _ in 0..15 {
-        assert_eq!(request_from("127.7.1.1", port, "/api/guest?token=a.b.c"), "401");
+        assert_eq!(request_from(&attacker, port, "/api/guest?token=a.b.c"), "401");
     }
     let cursor = journal_cursor();
     systemctl(&format!("stop {}", guest.service()));
-    until_journal_has(&cursor, "CONSOLE_PROXY_EVENT=refused-more CONSOLE_PROXY_FROM=127.7.1.1");
+    until_journal_has(&cursor, &format!("CONSOLE_PROXY_EVENT=refused-more CONSOLE_PROXY_FROM={attacker}"));
     let found: Vec<(&str, String)> = DOCUMENT
         .lines()
         .filter(|line| line.starts_with("journalctl "))
@@ -100,12 +108,12 @@ fn each_example_of_the_document_finds_what_it_says() {
     assert_eq!(found.len(), 7);
     for ((command, said), expected) in found.iter().zip([
         "opened serial/0 of web from 127.0.0.1: ann (ticket host/",
-        "refused more from 127.7.1.1: 5 in a minute (5 ticket)",
+        &format!("refused more from {attacker}: 5 in a minute (5 ticket)"),
         "ann\t127.0.0.1\tweb\tserial/0\t",
         "opened serial/0 of web from 127.0.0.1: ann (ticket host/",
         "left serial/0 of web from 127.0.0.1 after ",
         "opened serial/0 of web from 127.0.0.1: ann (ticket host/",
-        "127.7.1.1\t15",
+        &format!("{attacker}\t15"),
     ]) {
         assert!(said.contains(expected), "{command}\nfound no {expected:?} in\n{said}");
     }
@@ -116,12 +124,12 @@ fn each_example_of_the_document_finds_what_it_says() {
     }
 }
 
-/// What fail2ban finds with the shipped filter: how many failures of each address that begins so.
-fn fail2ban_finds(beginning: &str) -> BTreeMap<String, usize> {
+/// What fail2ban finds with the shipped filter: how many failures of each address.
+fn fail2ban_finds() -> BTreeMap<String, usize> {
     sh("journalctl --sync");
     let said = sh("fail2ban-regex -o '<ip>' systemd-journal console-proxy");
     let mut found = BTreeMap::new();
-    for line in said.lines().filter(|line| line.starts_with(beginning)) {
+    for line in said.lines() {
         *found.entry(line.to_owned()).or_default() += 1;
     }
     found
@@ -139,23 +147,26 @@ fn fail2ban_finds_refused_tickets_and_passwords_and_nobody_can_have_another_addr
     let guest = Guest::define("banning").with_vnc().blank().started();
     let port = guest.port();
     let cursor = journal_cursor();
+    let [guesser, typist, innocent, victim] = [1, 2, 3, 9].map(|n| address(&guest, n));
     for _ in 0..3 {
-        request_from("127.7.2.1", port, "/vnc?token=a.b.c");
+        request_from(&guesser, port, "/api/guest?token=a.b.c");
     }
-    let basic = "-u 'refused 127.7.9.9: password: x:wrong'";
-    sh(&format!("curl -sk --interface 127.7.2.2 {basic} https://127.0.0.1:{port}/api/guest"));
+    let basic = format!("-u 'refused {victim}: password: x:wrong'");
+    sh(&format!("curl -sk --interface {typist} {basic} https://127.0.0.1:{port}/api/guest"));
     // A cookie that has ended, another site's page, a request that brings nothing: no attack of whose address it is.
-    request_from("127.7.2.3", port, "/vnc");
-    request_from("127.7.2.3", port, "/api/guest");
-    sh(&format!("curl -sk --interface 127.7.2.3 -H 'Origin: https://evil.example' https://127.0.0.1:{port}/api/guest"));
+    request_from(&innocent, port, "/vnc");
+    request_from(&innocent, port, "/api/guest");
+    sh(&format!(
+        "curl -sk --interface {innocent} -H 'Origin: https://evil.example' https://127.0.0.1:{port}/api/guest"
+    ));
     // Somebody whose name and ticket say what would be a refusal of another.
-    let forged = "refused 127.7.9.9: ticket: x";
+    let forged = format!("refused {victim}: ticket: x");
     let ticket = guest.ticket_with(&format!("--user '{forged}' --console vnc"));
     drop(Ws::connect(port, "/vnc", &ticket).unwrap());
     until_journal_has(&cursor, "CONSOLE_PROXY_EVENT=session-end");
     assert_eq!(Ws::connect(port, "/serial/0", &ticket).unwrap_err().status(), 403);
-    for value in [forged, "a\u{fffd}refused 127.7.9.9: ticket: x"] {
-        let request = format!("GET /api/guest HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 127.7.9.9\r\n");
+    for value in [forged.clone(), format!("a\u{fffd}{forged}")] {
+        let request = format!("GET /api/guest HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {victim}\r\n");
         ask(port, &format!("{request}Authorization: Bearer {value}\r\nReferer: {value}\r\n"));
     }
     // A user of this host who writes the very line, with its fields.
@@ -168,14 +179,12 @@ fn fail2ban_finds_refused_tickets_and_passwords_and_nobody_can_have_another_addr
     user.run("sh -c 'logger --journald </tmp/forged'").unwrap();
     until_journal_has(&cursor, &format!("_UID={} CONSOLE_PROXY_EVENT=refused", sh("id -u forger")));
     wait_until("the refusals to be there", SOON, || {
-        entries(&cursor, "CONSOLE_PROXY_EVENT=refused CONSOLE_PROXY_FROM=127.7.2.2").len() == 1
+        entries(&cursor, &format!("CONSOLE_PROXY_EVENT=refused CONSOLE_PROXY_FROM={typist}")).len() == 1
     });
 
-    let found = fail2ban_finds("127.7.");
-    assert_eq!(found.get("127.7.2.1"), Some(&3), "{found:?}");
-    assert_eq!(found.get("127.7.2.2"), Some(&1), "{found:?}");
-    assert_eq!(found.get("127.7.2.3"), None, "{found:?}");
-    assert_eq!(found.get("127.7.9.9"), None, "forged: {found:?}");
+    let found = fail2ban_finds();
+    let failures = |address: &String| found.get(address).copied().unwrap_or_default();
+    assert_eq!([&guesser, &typist, &innocent, &victim].map(failures), [3, 1, 0, 0], "{found:?}");
     // The jail is one that fail2ban takes; nothing is started.
     let said = sh("fail2ban-client -t 2>&1; fail2ban-client -d 2>&1");
     assert!(said.contains("'add', 'console-proxy', 'systemd'"), "{said}");
