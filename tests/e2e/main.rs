@@ -4,6 +4,7 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod audit;
 mod displays;
 mod faults;
 mod front;
@@ -17,6 +18,7 @@ mod package;
 mod reboot;
 mod recording;
 mod rights;
+mod secrets;
 mod spice;
 mod storms;
 mod terminal;
