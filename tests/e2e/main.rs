@@ -4,6 +4,7 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod auth;
 mod faults;
 mod front;
 mod guard;
