@@ -10,7 +10,7 @@ const ROOT: &str = "/org/freedesktop/sssd/infopipe";
 #[must_use]
 pub fn is_online() -> Option<bool> {
     let domains = call(ROOT, SERVICE, "ListDomains")?;
-    let online = |domain: &str| call(domain, "org.freedesktop.sssd.infopipe.Domains", "IsOnline");
+    let online = |domain: &str| call(domain, "org.freedesktop.sssd.infopipe.Domains.Domain", "IsOnline");
     let answers: Option<Vec<_>> = quoted(&domains).map(online).collect();
     Some(answers?.iter().all(|answer| answer.trim() == "b true"))
 }

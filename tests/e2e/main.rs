@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod audit;
+mod auth;
 mod displays;
 mod faults;
 mod front;
