@@ -142,7 +142,9 @@ export class Chrome {
       if (focused || document.activeElement === document.body) this.owner.viewer()?.focus();
       this.wanted = false;
     }
-    else if (panel.matches('form') && (focused || document.activeElement === document.body)) this.focusForm(panel);
+    // A console that was left keeps the focus for a moment more.
+    const free = focused || document.activeElement === document.body || document.activeElement?.closest('[inert]');
+    if (panel?.matches('form') && free) this.focusForm(panel);
     this.drawExtra();
   }
 
