@@ -32,16 +32,22 @@ impl Users {
         let of_thread = users.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
-                let request: Request = serde_json::from_str(&line).unwrap();
-                assert_eq!(request.guest.as_str(), GUEST);
-                if let Some(answer) = of_thread.answer(&request) {
-                    let mut text = serde_json::to_vec(&answer).unwrap();
-                    text.push(b'\n');
-                    stream.write_all(&text).unwrap();
-                }
+                let (mut stream, users) = (stream.unwrap(), of_thread.clone());
+                std::thread::spawn(move || {
+                    let mut line = String::new();
+                    BufReader::new(&stream).read_line(&mut line).unwrap();
+                    let request: Request = serde_json::from_str(&line).unwrap();
+                    assert_eq!(request.guest.as_str(), GUEST);
+                    if let Some(answer) = users.answer(&request) {
+                        let mut text = serde_json::to_vec(&answer).unwrap();
+                        text.push(b'\n');
+                        stream.write_all(&text).unwrap();
+                    }
+                    // A module that hangs: neither an answer nor an end.
+                    if request.user == "hung" && request.question == Question::Still {
+                        std::thread::sleep(Duration::from_secs(60));
+                    }
+                });
             }
         });
         users
@@ -69,6 +75,7 @@ impl Users {
         };
         self.1.lock().unwrap().push(format!("{}: {what}", request.user));
         Some(match known {
+            _ if request.user == "hung" && request.question == Question::Still => return None,
             Some(Err(Verdict::Denied)) => return None,
             Some(Err(verdict)) => Answer { retry_after: 7, ..Answer::no(*verdict, "for a reason") },
             Some(Ok(groups)) if is_right => Answer {
@@ -296,6 +303,20 @@ fn a_group_that_is_lost_ends_open_consoles_and_the_session() {
     }
     kept.echoes("not mine");
     assert_eq!(proxy.refusal("/vnc", &headers(&ann)).status, 403);
+}
+
+#[test]
+fn a_user_about_whom_nobody_answers_keeps_no_other_who_lost_their_right() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("ann", &["libvirt"]);
+    users.set("hung", &["libvirt"]);
+    let (hung, ann) = (cookie(&proxy, "hung"), cookie(&proxy, "ann"));
+    let mut first = proxy.try_open("/vnc", &headers(&hung)).unwrap();
+    let mut lost = proxy.try_open("/vnc", &headers(&ann)).unwrap();
+    users.set("ann", &[]);
+    proxy.have_it_look();
+    assert_eq!(lost.closed().0, 4403);
+    first.echoes("nobody has said anything against it yet");
 }
 
 #[test]

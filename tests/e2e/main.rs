@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod audit;
+mod displays;
 mod faults;
 mod front;
 mod guard;
@@ -16,6 +17,7 @@ mod keys;
 mod package;
 mod reboot;
 mod recording;
+mod rights;
 mod secrets;
 mod spice;
 mod storms;
