@@ -124,13 +124,11 @@ fn tell_more(guest: &Guest, more: &More) {
 
 /// The guest's UUID and name, as far as they are known: it may have stopped.
 fn about(guest: &Guest) -> (Option<String>, Option<String>) {
-    match guest.route() {
-        Ok(Some(route)) => (Some(route.uuid.to_string()), Some(plain(&route.name))),
-        _ => {
-            let folder = guest.route_file.parent().and_then(|folder| folder.file_name()?.to_str());
-            (folder.and_then(|name| name.parse::<Uuid>().ok()).map(|uuid| uuid.to_string()), None)
-        }
+    if let Ok(Some(route)) = guest.route() {
+        return (Some(route.uuid.to_string()), Some(plain(&route.name)));
     }
+    let folder = guest.route_file.parent().and_then(|folder| folder.file_name()?.to_str());
+    (folder.and_then(|name| name.parse::<Uuid>().ok()).map(|uuid| uuid.to_string()), None)
 }
 
 /// Tells that somebody began a session.

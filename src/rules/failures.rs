@@ -6,8 +6,8 @@
 //! at. Users are kept as salted hashes: people type passwords where the user goes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 
+use super::limits::Source;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
@@ -189,18 +189,10 @@ impl Subjects {
     }
 }
 
-/// What counts as one address: IPv4 as it is, also where it came mapped into IPv6, and the /64 of IPv6. What is no
-/// address is none.
+/// What counts as one address. What is no address is none.
 fn network(from: &str) -> String {
     let address = from.split('%').next().unwrap_or_default();
-    match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(address)) => address.to_string(),
-        Ok(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        Err(_) => String::new(),
-    }
+    address.parse().map_or_else(|_| String::new(), |address| Source::of(address).to_string())
 }
 
 #[cfg(test)]

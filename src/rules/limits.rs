@@ -33,7 +33,11 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::V4(address) => write!(f, "{address}"),
-            Self::V6([a, b, c, d]) => write!(f, "{}/64", Ipv6Addr::new(*a, *b, *c, *d, 0, 0, 0, 0)),
+            Self::V6(network) => {
+                let mut segments = [0; 8];
+                segments[..4].copy_from_slice(network);
+                write!(f, "{}/64", Ipv6Addr::from(segments))
+            }
             Self::Local => f.write_str("a unix socket"),
         }
     }

@@ -128,7 +128,7 @@ fn beyond_ten_a_minute_refusals_are_counted_and_told_when_the_proxy_ends_at_the_
 
 #[test]
 fn nobody_can_write_anybody_elses_refusal_into_the_journal() {
-    let forged = "x\nrefused 192.0.2.9: ticket: x\u{1b}[2J\u{202e}";
+    let forged = "refused 192.0.2.9: ticket: x\nrefused 192.0.2.9: ticket: x\u{1b}[2J\u{202e}";
     let echo = Backend::echo();
     let host = Host::new().raw("vnc", &echo).raw("serial/0", &echo).named(forged);
     let proxy = Proxy::activated(host);
