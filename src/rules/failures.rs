@@ -6,10 +6,11 @@
 //! at. Users are kept as salted hashes: people type passwords where the user goes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+
+use super::limits::Source;
 
 /// How long a failure counts, in seconds, from the first of its kind.
 pub const WINDOW: u64 = 600;
@@ -189,18 +190,10 @@ impl Subjects {
     }
 }
 
-/// What counts as one address: IPv4 as it is, also where it came mapped into IPv6, and the /64 of IPv6. What is no
-/// address is none.
+/// What counts as one address. What is no address is none.
 fn network(from: &str) -> String {
     let address = from.split('%').next().unwrap_or_default();
-    match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(address)) => address.to_string(),
-        Ok(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        Err(_) => String::new(),
-    }
+    address.parse().map(|address| Source::of(address).to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
