@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::limits::Source;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+
+use super::limits::Source;
 
 /// How long a failure counts, in seconds, from the first of its kind.
 pub const WINDOW: u64 = 600;
@@ -192,7 +193,7 @@ impl Subjects {
 /// What counts as one address. What is no address is none.
 fn network(from: &str) -> String {
     let address = from.split('%').next().unwrap_or_default();
-    address.parse().map_or_else(|_| String::new(), |address| Source::of(address).to_string())
+    address.parse().map(|address| Source::of(address).to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod hook;
 mod host;
 mod hostile;
 mod keys;
+mod ldap;
 mod package;
 mod reboot;
 mod recording;

@@ -72,6 +72,16 @@ if [ "$what" != build ] && [ ! -x "$target/bench/tools/bin/websocat" ]; then
 	rm -rf "$target/bench/tools/build"
 fi
 [ "$what" != bench ] || exit 0
+# A directory and what asks it (tests/host/ldap.sh). They would change who may log in on this machine, so they are
+# fetched here and installed in scratch hosts alone.
+if [ "$what" = test ] && [ ! -e "$target/ldap/complete" ]; then
+	echo "install-needs: fetching slapd and SSSD for scratch hosts" >&2
+	mkdir -p "$target/ldap/partial"
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --download-only \
+		-o Dir::Cache::archives="$(readlink -f "$target/ldap")" slapd ldap-utils sssd-ldap sssd-dbus libnss-sss libpam-sss >/dev/null
+	touch "$target/ldap/complete"
+fi
 # Packaging tools: built for a short build, not for speed.
 tool() { # NAME VERSION
 	command -v "$1" >/dev/null && return

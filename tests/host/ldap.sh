@@ -1,7 +1,7 @@
 #!/bin/bash
 # Users from a directory, in a scratch host: Debian's slapd over TLS with a CA of its own, and SSSD, as the README tells.
 #   ldap.sh DEBS   installs both from the packages in that folder (install-needs.sh puts them into target/ldap), sets them up
-# Users, who are in no file of the host: lena (password lena's secret), in groups staff-l and operators; otto (otto's
+# Users, who are in no file of the host: lena (whose password is lena's secret), in groups staff-l and operators; otto (otto's
 # secret), in staff-l alone. `ldap.sh remove lena operators` and `ldap.sh add lena operators` change that.
 set -euo pipefail
 base=dc=example,dc=org
@@ -23,9 +23,7 @@ slapd shared/organization string example
 slapd slapd/password1 password admin
 slapd slapd/password2 password admin
 END
-# All but the other way to LDAP.
-mapfile -t packages < <(find "$1" -name '*.deb' ! -name 'nslcd_*' ! -name '*-ldapd_*')
-dpkg -i "${packages[@]}" >/root/ldap-dpkg.log 2>&1 || { cat /root/ldap-dpkg.log >&2; exit 1; }
+dpkg -i "$1"/*.deb >/root/ldap-dpkg.log 2>&1 || { cat /root/ldap-dpkg.log >&2; exit 1; }
 
 # The directory's host has a certificate, by a CA that is no other's.
 tls=/etc/ldap/tls
