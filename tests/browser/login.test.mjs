@@ -254,7 +254,7 @@ test('who is kicked hears it, above a form that lets them in again', async () =>
     const person = await loggedIn('dora');
     sh(`console-proxy kick ${guest.uuid} --person dora`);
     await person.sees('login', 'serial/0');
-    assert.match(await person.page.getByTestId('reason').innerText(), /the session has ended/);
+    assert.match(await person.page.getByTestId('reason').innerText(), /the administrator ended the session/);
     await person.logIn('dora', PASSWORD);
     await person.sees('connected', 'serial/0');
     await person.runs('again');
