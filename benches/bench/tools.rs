@@ -432,7 +432,7 @@ fn hand_over(stream: &mut UnixStream, route: &Route) -> Result<()> {
     let connected: OwnedFd = match way.raw.as_ref().or(way.websocket.as_ref()).context("no backend")? {
         RouteBackend::Tcp(address, port) => std::net::TcpStream::connect((*address, *port))?.into(),
         RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),
-        RouteBackend::Pty(_) => bail!("this broker has no terminals"),
+        RouteBackend::Pty(_) | RouteBackend::Display(_) => bail!("this broker has ports and sockets alone"),
     };
     broker_server::grant(stream, Vec::new(), &[connected.as_fd()])?;
     Ok(())

@@ -60,7 +60,8 @@ impl Stream {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         match backend {
             Backend::Tcp(..) => Ok(Self::Tcp(TcpStream::from_std(descriptor.into())?)),
-            Backend::Unix(_) => Ok(Self::Unix(UnixStream::from_std(descriptor.into())?)),
+            // libvirt's are one end of a socket pair.
+            Backend::Unix(_) | Backend::Display(_) => Ok(Self::Unix(UnixStream::from_std(descriptor.into())?)),
             Backend::Pty(_) => Err(io::Error::other("a terminal is no display")),
         }
     }
@@ -82,6 +83,9 @@ pub async fn connect(paths: &Paths, backend: &Backend, patience: Duration) -> Re
             Backend::Pty(number) => {
                 let lock = terminal::lock(paths, *number, std::process::id())?;
                 Ok((terminal::open(*number)?, Lease::Terminal(lock)))
+            }
+            Backend::Display(_) => {
+                Err(Refusal::new(Kind::Refused, format!("{backend}: the broker alone asks libvirt for a display")))
             }
         }
     };

@@ -1,18 +1,18 @@
 //! The broker as its clients see it: a line out, a line and a descriptor back.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::backends::{Lease, send_at_once};
 use super::logs::Numbered;
-use crate::rules::broker::{Answer, Kind, LONGEST_LINE, MOST_DESCRIPTORS, Part, Refusal, Request, VERSION};
+use super::passing::Receiving;
+use crate::rules::broker::{Answer, Kind, Part, Refusal, Request, VERSION};
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::route::Backend;
 
@@ -99,33 +99,7 @@ async fn ask(
 }
 
 async fn receive(broker: &UnixStream) -> io::Result<(Answer, Vec<OwnedFd>)> {
-    let (mut line, mut descriptors) = (Vec::new(), Vec::new());
-    while !line.ends_with(b"\n") {
-        let chunk = broker.async_io(Interest::READABLE, || receive_once(broker, &mut descriptors)).await?;
-        if chunk.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line.extend(chunk);
-        if line.len() > LONGEST_LINE {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-    }
-    let answer: Answer = serde_json::from_slice(&line)?;
-    if answer.version != VERSION {
-        return Err(io::Error::other("it speaks another version: restart console-proxy-broker"));
-    }
-    Ok((answer, descriptors))
-}
-
-fn receive_once(broker: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
-    let mut bytes = [0; LONGEST_LINE];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(broker, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            descriptors.extend(received);
-        }
-    }
-    Ok(bytes[..received.bytes].to_vec())
+    let mut receiving = Receiving::default();
+    while !broker.async_io(Interest::READABLE, || receiving.take(broker)).await? {}
+    receiving.answer()
 }

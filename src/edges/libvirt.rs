@@ -4,6 +4,7 @@
 //! no way here to define a text. Must never be used from the hook: libvirt holds the guest's lock there.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -153,6 +154,11 @@ impl Libvirt {
         domains.iter().map(|domain| Ok(domain.uuid_string()?.parse()?)).collect()
     }
 
+    /// The guest with that UUID, and not one whose name is the same text.
+    pub fn guest(&self, uuid: &Uuid) -> Result<Guest, LibvirtError> {
+        Guest::of(self.0.lookup_domain_by_uuid_string(uuid.as_str())?)
+    }
+
     /// The guest that a person means: an id, a UUID or a name, tried in virsh's order.
     pub fn find(&self, text: &str) -> Result<Guest, LibvirtError> {
         let missing = |why: virt::error::Error| match LibvirtError::from(why) {
@@ -213,6 +219,13 @@ impl Guest {
         Ok(self.domain.xml_desc(flags)?)
     }
 
+    /// Connects to a display, by its place among the guest's `<graphics>`: one end of a socket pair whose other end
+    /// QEMU has. The display's password or SASL is asked for there as everywhere (no `SKIPAUTH`). Waits for the guest's
+    /// job, 30 s at most, and for QEMU without end.
+    pub fn open_display(&self, index: u32) -> Result<OwnedFd, LibvirtError> {
+        Ok(raw::open_display(&self.domain, index)?)
+    }
+
     /// Makes one change of the stored definition; what runs stays as it is. Waits for the guest's job.
     pub fn call(&self, call: &Call) -> Result<(), LibvirtError> {
         const CONFIG: u32 = sys::VIR_DOMAIN_AFFECT_CONFIG;
@@ -234,11 +247,12 @@ impl Guest {
     }
 }
 
-/// The one call that the crate `virt` does not wrap.
+/// The calls that the crate `virt` does not wrap, or not wholly.
 mod raw {
     #![allow(unsafe_code)]
 
     use std::ffi::CString;
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
     use virt::domain::Domain;
     use virt::error::Error;
@@ -250,6 +264,13 @@ mod raw {
         // that ends in NUL and lives as long; libvirt keeps neither.
         let done = unsafe { sys::virDomainDetachDeviceAlias(domain.as_ptr(), alias.as_ptr(), flags) };
         if done == 0 { Ok(()) } else { Err(Error::last_error()) }
+    }
+
+    pub(super) fn open_display(domain: &Domain, index: u32) -> Result<OwnedFd, Error> {
+        let descriptor = domain.open_graphics_fd(index, 0)?;
+        // SAFETY: libvirt received the descriptor for this call and gave it away with it: it is open, and nobody
+        // else's. It came from libvirt as a C int that is not negative.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
     }
 }
 
@@ -276,6 +297,19 @@ mod tests {
             assert!(matches!(why, LibvirtError::NoSuchGuest(_)), "{why:?}");
             assert!(!why.to_string().contains('\u{1b}'));
         }
+    }
+
+    #[test]
+    fn a_guest_whose_name_is_anothers_uuid_is_not_taken_for_it() {
+        let libvirt = driver();
+        let uuid: Uuid = "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap();
+        let xml =
+            format!("<domain type='test'><name>{uuid}</name><memory>1</memory><os><type>hvm</type></os></domain>");
+        libvirt.0.define_domain_xml(&xml).unwrap();
+        assert_ne!(libvirt.find(uuid.as_str()).unwrap().uuid, uuid, "for a person it is");
+        assert!(matches!(libvirt.guest(&uuid), Err(LibvirtError::NoSuchGuest(_))));
+        let running = libvirt.find("test").unwrap().uuid;
+        assert_eq!(libvirt.guest(&running).unwrap().name, "test");
     }
 
     #[test]

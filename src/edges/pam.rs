@@ -10,7 +10,7 @@ use nonstick::{AuthnFlags, Conversation, ErrorCode, LibPamTransaction, PamShared
 
 /// The service that says who may log in: `/etc/pam.d/console-proxy`.
 pub const SERVICE: &str = "console-proxy";
-/// The service that says, after a "no", whether those answered who should know: `/etc/pam.d/console-proxy-reach`.
+/// The service that says, after a "no", whether a directory could be asked: `/etc/pam.d/console-proxy-reach`.
 pub const REACH: &str = "console-proxy-reach";
 
 /// Why PAM did not say yes.

@@ -48,7 +48,7 @@ pub(super) async fn log_in(
         Ok(Answer { verdict: Verdict::Wrong, .. }) => Err(wrong()),
         Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words).because(Reason::Right)),
         Ok(Answer { verdict: Verdict::Limited, words, retry_after, .. }) => {
-            let mut refused = refuse(429, words);
+            let mut refused = refuse(429, words).because(Reason::Password);
             refused.headers.push(("retry-after", retry_after.to_string()));
             Err(refused)
         }

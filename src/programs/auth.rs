@@ -15,7 +15,7 @@ use crate::edges::caller::{self, Caller, Known};
 use crate::edges::pam::{self, Check, No};
 use crate::edges::paths::Paths;
 use crate::edges::users::{self, User};
-use crate::edges::{failures, journal};
+use crate::edges::{failures, journal, sssd};
 use crate::rules::auth::{
     Answer, LONGEST_ANSWER, LONGEST_REQUEST, Question, Request, VERSION, Verdict, is_password, is_user,
 };
@@ -23,7 +23,7 @@ use crate::rules::failures::Try;
 
 /// A whole request must have come by then.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// PAM must have answered by then: before RuntimeMaxSec= of the unit, so that somebody is told.
+/// PAM must have answered by then: before `RuntimeMaxSec=` of the unit, so that somebody is told.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
 /// What the process below is told to be.
 const CHECK: &str = "--check";
@@ -127,8 +127,8 @@ fn gone() -> Answer {
     Answer::no(Verdict::Barred, "this host knows no such user any more")
 }
 
-fn unknown(why: &str) -> Answer {
-    Answer::no(Verdict::Unknown, format!("cannot check now: {why}"))
+fn unknown(why: impl Into<String>) -> Answer {
+    Answer::no(Verdict::Unknown, why)
 }
 
 /// Has the question answered by a process of its own, and outlives whatever happens to that one.
@@ -203,12 +203,12 @@ fn check(mut stream: UnixStream) -> Result<()> {
 }
 
 fn password_of(name: &str, password: &str, from: &str) -> Answer {
-    match users::user(name) {
+    let known = match users::user(name) {
         Ok(Some(user)) if user.uid == 0 => return root(),
         // PAM is asked about a user who is not there, too: that takes as long.
-        Ok(_) => {}
-        Err(why) => return silent_directory(&why),
-    }
+        Ok(user) => user.is_some(),
+        Err(why) => return silent(&why.to_string()),
+    };
     let asked = Check::begin(pam::SERVICE, name, password, from).and_then(|mut check| {
         check.authenticate()?;
         check.account()?;
@@ -216,7 +216,9 @@ fn password_of(name: &str, password: &str, from: &str) -> Answer {
     });
     let name = match asked {
         Ok(name) => name,
-        Err(no) => return refusal(no, name),
+        // A host's rules say "no" for those whom they could not ask about, too.
+        Err(No::Wrong) if is_silent(name, known, password) => return silent("its PAM module says so"),
+        Err(no) => return refusal(no),
     };
     match users::user(&name) {
         Ok(Some(user)) if user.uid == 0 => root(),
@@ -225,7 +227,21 @@ fn password_of(name: &str, password: &str, from: &str) -> Answer {
             tracing::warn!("PAM let in a user whom this host does not know (nsswitch.conf): refused");
             wrong()
         }
-        Err(why) => silent_directory(&why),
+        Err(why) => silent(&why.to_string()),
+    }
+}
+
+/// Whether a directory that may know this user does not answer. SSSD says so itself where it can be asked; else the
+/// password is tried once more, with those modules alone that ask directories.
+fn is_silent(name: &str, known: bool, password: &str) -> bool {
+    match sssd::is_online() {
+        Some(true) => false,
+        Some(false) if !known => true,
+        // SSSD may have checked the password of one whom it knows by what it keeps.
+        _ => {
+            let asked = Check::begin(pam::REACH, name, password, "").and_then(|mut check| check.authenticate());
+            matches!(asked, Err(No::Unknown(_)))
+        }
     }
 }
 
@@ -234,24 +250,25 @@ fn still(name: &str) -> Answer {
     match users::user(name) {
         Ok(Some(user)) if user.uid == 0 => return root(),
         Ok(Some(_)) => {}
-        Ok(None) => return if answers(name) { gone() } else { silent() },
-        Err(why) => return silent_directory(&why),
+        Ok(None) if sssd::is_online() == Some(false) => return silent("SSSD says so"),
+        Ok(None) => return gone(),
+        Err(why) => return silent(&why.to_string()),
     }
     // This comes first: it makes SSSD look again which groups they are in.
     if let Err(no) = Check::begin(pam::SERVICE, name, "", "").and_then(|mut check| check.account()) {
-        return refusal(no, name);
+        return refusal(no);
     }
     match users::user(name) {
         Ok(Some(user)) => right(&user),
         Ok(None) => gone(),
-        Err(why) => silent_directory(&why),
+        Err(why) => silent(&why.to_string()),
     }
 }
 
 fn right(user: &User) -> Answer {
     match users::groups(user) {
         Ok(groups) => Answer { user: user.name.clone(), groups, ..Answer::no(Verdict::Right, "") },
-        Err(why) => silent_directory(&why),
+        Err(why) => silent(&why.to_string()),
     }
 }
 
@@ -259,10 +276,8 @@ fn root() -> Answer {
     Answer::no(Verdict::Barred, "root does not log in here")
 }
 
-fn refusal(no: No, name: &str) -> Answer {
+fn refusal(no: No) -> Answer {
     match no {
-        // The host's stack says "no" for those it could not ask about, too.
-        No::Wrong | No::Barred(_) if !answers(name) => silent(),
         No::Wrong => wrong(),
         No::Barred(words) => Answer::no(Verdict::Barred, words),
         No::Unanswerable => {
@@ -271,24 +286,12 @@ fn refusal(no: No, name: &str) -> Answer {
         }
         No::Unknown(code) => {
             tracing::error!("PAM cannot say ({code}): see what its modules wrote to the journal before this");
-            unknown(&format!("PAM says: {code}"))
+            unknown(format!("PAM says: {code}"))
         }
     }
 }
 
-/// Whether those answer who know this user, where that is not this host's own files: asked without a password, so
-/// that it counts nowhere as a failure.
-fn answers(name: &str) -> bool {
-    let asked = Check::begin(pam::REACH, name, "", "").and_then(|mut check| check.authenticate());
-    !matches!(asked, Err(No::Unknown(_)))
-}
-
-fn silent() -> Answer {
-    tracing::error!("the directory that knows a user does not answer");
-    unknown("the directory of users does not answer")
-}
-
-fn silent_directory(why: &std::io::Error) -> Answer {
-    tracing::error!("this host cannot say which users it knows: {why}");
+fn silent(why: &str) -> Answer {
+    tracing::error!("a directory of users does not answer ({why})");
     unknown("the directory of users does not answer")
 }

@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::edges::broker_server as server;
 use crate::edges::caller::{self, Caller, Known};
+use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
 use crate::edges::{claims, files, journal, logs, nft, publish, recordings, terminal};
@@ -52,13 +53,14 @@ fn run() -> Result<()> {
     let paths = Paths::from_environment();
     let callers = Callers::default();
     let known = Arc::new(Known::default());
+    let displays = Displays::default();
     systemd::ready();
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
     let mut idle_since = Instant::now();
     loop {
         systemd::alive();
         if caller::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &paths, &callers, &known);
+            accept(&listener, &paths, &displays, &callers, &known);
             idle_since = Instant::now();
         } else if !callers.is_empty() || !known.is_empty() {
             idle_since = Instant::now();
@@ -68,7 +70,7 @@ fn run() -> Result<()> {
     }
 }
 
-fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers, known: &Arc<Known>) {
+fn accept(listener: &UnixListener, paths: &Paths, displays: &Displays, callers: &Callers, known: &Arc<Known>) {
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
         Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -83,22 +85,22 @@ fn accept(listener: &UnixListener, paths: &Paths, callers: &Callers, known: &Arc
         tracing::warn!(uid, "uid {uid} has too many connections to the broker");
         return;
     };
-    let (paths, known) = (paths.clone(), known.clone());
+    let (paths, displays, known) = (paths.clone(), displays.clone(), known.clone());
     let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
         let _seat = seat;
-        serve(&paths, &known, stream);
+        serve(&paths, &displays, &known, stream);
     });
     if let Err(why) = spawned {
         tracing::warn!("cannot serve a caller: {why}");
     }
 }
 
-fn serve(paths: &Paths, known: &Known, mut stream: UnixStream) {
+fn serve(paths: &Paths, displays: &Displays, known: &Known, mut stream: UnixStream) {
     if stream.set_nonblocking(false).is_err() {
         return;
     }
     let granted = match identify(known, &mut stream) {
-        Ok(Some((caller, request))) => grant(paths, &caller, &request).map(|granted| (caller, granted)),
+        Ok(Some((caller, request))) => grant(paths, displays, &caller, &request).map(|granted| (caller, granted)),
         Ok(None) => return,
         Err(refusal) => Err(refusal),
     };
@@ -148,7 +150,7 @@ struct Granted {
 }
 
 /// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
-fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
+fn grant(paths: &Paths, displays: &Displays, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
@@ -170,7 +172,9 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
         }
     };
     let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
-    check_owner(paths, caller, &route, &backend.place(), &backend.to_string())?;
+    if let Some(place) = backend.place() {
+        check_owner(paths, caller, &route, &place, &backend.to_string())?;
+    }
     if !caller.is_alive() {
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
@@ -179,7 +183,7 @@ fn grant(paths: &Paths, caller: &Caller, request: &Request) -> Result<Granted, R
         Backend::Tcp(_, port) => Some(*port).filter(|port| config.serial.ports.contains(*port)),
         _ => None,
     };
-    let (descriptor, lock) = open(paths, backend, caller.pid, config.proxy.connect_timeout)?;
+    let (descriptor, lock) = open(paths, displays, backend, caller, config.proxy.connect_timeout)?;
     Ok(Granted { descriptors: vec![descriptor], files: Vec::new(), lock, guarded })
 }
 
@@ -223,8 +227,9 @@ fn warn_unguarded(paths: &Paths, port: u16) {
 
 fn open(
     paths: &Paths,
+    displays: &Displays,
     backend: &Backend,
-    pid: u32,
+    caller: &Caller,
     patience: Duration,
 ) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
     let failed = |why: std::io::Error| {
@@ -238,9 +243,11 @@ fn open(
         }
         Backend::Unix(path) => connect_unix(path, patience).map(|stream| (stream, None)).map_err(failed),
         Backend::Pty(number) => {
-            let lock = terminal::lock(paths, *number, pid)?;
+            let lock = terminal::lock(paths, *number, caller.pid)?;
             Ok((terminal::open(*number)?, Some(lock)))
         }
+        // Not of the request: whose display it is says the caller's unit.
+        Backend::Display(index) => displays.open(&caller.guest, *index, patience).map(|display| (display, None)),
     }
 }
 

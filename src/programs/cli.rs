@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{console, doctor, keys, log, prune, publish, replay, sessions, show, ssh, sync, ticket, wire};
+use super::{console, display, doctor, keys, log, prune, publish, replay, sessions, show, ssh, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -89,6 +89,14 @@ enum Verb {
     Ssh,
     /// Make a ticket for it (by console-proxy-ssh@.service).
     SshTicket,
+    /// Have libvirt connect to a guest's display, and hand the connection over (by console-proxy-broker).
+    #[command(hide = true)]
+    Display {
+        /// The guest's UUID.
+        guest: crate::rules::guest::Uuid,
+        /// Which of its displays.
+        index: u32,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -147,6 +155,7 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
         Verb::Guard { remove_unless_needed: true } => sync::remove_guard_unless_needed(paths, out)?,
         Verb::Ssh => return ssh::run(paths),
         Verb::SshTicket => ssh::ticket(paths)?,
+        Verb::Display { guest, index } => display::run(&guest, index)?,
         Verb::Keys => keys::run(paths)?,
         Verb::Completions { shell } => clap_complete::generate(shell, &mut Arguments::command(), "console-proxy", out),
     }

@@ -417,6 +417,8 @@ fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding
                 Backend::Tcp(_, port) => ports::is_listened_to(*port),
                 Backend::Unix(path) => std::path::Path::new(path).exists(),
                 Backend::Pty(number) => std::path::Path::new(&format!("/dev/pts/{number}")).exists(),
+                // QEMU has it for as long as the guest runs.
+                Backend::Display(_) => true,
             };
             let remedy =
                 || "`console-proxy publish --all`, or look at the guest's log in /var/log/libvirt/qemu".to_owned();
@@ -426,7 +428,8 @@ fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding
                     remedy(),
                 ));
             }
-            if claims::owner(paths, &backend.place()).as_ref() != Some(&route.uuid) {
+            let place = backend.place();
+            if place.is_some_and(|place| claims::owner(paths, &place).as_ref() != Some(&route.uuid)) {
                 findings.push(Fault(
                     format!("{name}: {backend}, its {}, is another guest's by now", way.console),
                     remedy(),

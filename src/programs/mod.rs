@@ -4,6 +4,7 @@ pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod console;
+pub mod display;
 pub mod doctor;
 pub mod hook;
 pub mod keys;

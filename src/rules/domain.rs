@@ -80,6 +80,8 @@ pub enum Source {
 pub struct Display {
     /// `vnc` or `spice`; others are left out of [`Domain::displays`].
     pub kind: DisplayKind,
+    /// Its place among all `<graphics>`, those others included: libvirt's number for it.
+    pub index: u32,
     /// Where it listens.
     pub listen: Listen,
     /// The plain port, where there is one and it is known.
@@ -115,8 +117,8 @@ pub struct Only {
 pub enum Listen {
     /// At an address, or at libvirt's default (loopback unless qemu.conf says otherwise) while unknown.
     Address(Option<String>),
-    /// At a unix socket, known while the guest runs.
-    Socket(Option<String>),
+    /// At a unix socket.
+    Socket,
     /// At the address of one of libvirt's networks, not known before the guest runs.
     Network,
     /// Nowhere: `<listen type='none'/>`.
@@ -198,7 +200,7 @@ impl Domain {
             machine: of_machine("machine"),
             serials: all("serial").map(chardev).collect(),
             consoles: all("console").map(chardev).collect(),
-            displays: all("graphics").filter_map(display).collect(),
+            displays: (0..).zip(all("graphics")).filter_map(|(index, node)| display(index, node)).collect(),
             notes: root.first("metadata").map(notes).unwrap_or_default(),
         })
     }
@@ -260,7 +262,7 @@ fn source(node: Node<'_>) -> Source {
     }
 }
 
-fn display(node: Node<'_>) -> Option<Display> {
+fn display(index: u32, node: Node<'_>) -> Option<Display> {
     let kind = match node.attribute("type")? {
         "vnc" => DisplayKind::Vnc,
         "spice" => DisplayKind::Spice,
@@ -271,13 +273,14 @@ fn display(node: Node<'_>) -> Option<Display> {
     let of_listen = |key| listen.and_then(|l| l.attribute(key)).map(str::to_owned);
     let place = match listen.and_then(|l| l.attribute("type")) {
         Some("none") => Listen::Nowhere,
-        Some("socket") => Listen::Socket(of_listen("socket").or_else(|| node.attribute("socket").map(str::to_owned))),
+        Some("socket") => Listen::Socket,
         Some("network") if of_listen("address").is_none() => Listen::Network,
-        None if node.attribute("socket").is_some() => Listen::Socket(node.attribute("socket").map(str::to_owned)),
+        None if node.attribute("socket").is_some() => Listen::Socket,
         _ => Listen::Address(of_listen("address").or_else(|| node.attribute("listen").map(str::to_owned))),
     };
     Some(Display {
         kind,
+        index,
         listen: place,
         port: port("port"),
         tls_port: port("tlsPort"),
@@ -319,8 +322,10 @@ fn notes(metadata: Node<'_>) -> Notes {
 fn read_allows(settings: Node<'_>, notes: &mut Notes) {
     for child in settings.children() {
         let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
+        // `virsh metadata` gives the namespace to the outermost element alone: one without any is ours, or the guest's
+        // owner would take a setting for made that is not.
         let namespace = child.declares(prefix).or_else(|| settings.declares(prefix));
-        if local != "allow" || namespace != Some(NAMESPACE) {
+        if local != "allow" || namespace.is_some_and(|other| other != NAMESPACE) {
             continue;
         }
         let allows = notes.allow.get_or_insert_default();
@@ -419,6 +424,7 @@ mod tests {
         assert_eq!(guest("<allow xmlns='urn:console-proxy:1' users='ann' mode='view'/>").0, Some(vec![ann()]));
         assert_eq!(guest("<c:allow users='ann' mode='write'/>"), (Some(vec![]), true));
         assert_eq!(guest("<c:allow usr='bob'/><c:allow users='ann' mode='view'/>"), (Some(vec![ann()]), true));
+        assert_eq!(guest("<allow users='ann' mode='view'/>").0, Some(vec![ann()]), "as virsh metadata leaves it");
         assert_eq!(guest("<x:allow xmlns:x='urn:other' users='ann'/>"), (None, false));
     }
 

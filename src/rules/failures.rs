@@ -372,7 +372,7 @@ mod tests {
             for later in times {
                 now += later;
                 if let Err(wait) = failures.begin(&of("ann", "192.0.2.1"), now) {
-                    prop_assert!(wait >= 1 && wait <= WINDOW);
+                    prop_assert!((1..=WINDOW).contains(&wait));
                     prop_assert!(failures.clone().begin(&of("ann", "192.0.2.1"), now + wait - 1).is_err());
                     prop_assert!(failures.clone().begin(&of("ann", "192.0.2.1"), now + wait).is_ok());
                 }

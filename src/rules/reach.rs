@@ -100,9 +100,8 @@ fn add(route: &mut Route, console: Console, found: Found) {
 
 fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
     let address = match &display.listen {
-        Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        Listen::Nowhere | Listen::Socket => return vnc_without_port(display, tls),
         Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
-        Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
     let websocket = match config.vnc.websocket {
@@ -127,9 +126,12 @@ fn vnc(display: &Display, config: &Config, tls: &VncTls) -> Found {
 /// where a channel is bound to it, or where there is no other, and otherwise the plain one, which is on loopback.
 fn spice(display: &Display, config: &Config, ca: &Result<String, String>) -> Found {
     let address = match &display.listen {
-        Listen::Nowhere => return Err("it listens nowhere (<listen type='none'/>)".to_owned()),
+        // libvirt hands the guest's end to spice-server as a connection without TLS.
+        Listen::Nowhere | Listen::Socket if display.only.tls => {
+            return Err("its channels are secure, and without a port it cannot speak TLS".to_owned());
+        }
+        Listen::Nowhere | Listen::Socket => return Ok((Some(Backend::Display(display.index)), None, None)),
         Listen::Network => return Err("the address of the network that it listens on is not known".to_owned()),
-        Listen::Socket(path) => return unix_display(path.as_deref()),
         Listen::Address(address) => loopback(address.as_deref())?,
     };
     let only = display.only;
@@ -149,10 +151,16 @@ fn spice(display: &Display, config: &Config, ca: &Result<String, String>) -> Fou
     Ok((Some(raw), websocket, ca))
 }
 
-fn unix_display(path: Option<&str>) -> Found {
-    let path = path.ok_or("its unix socket is not known")?;
-    let backend = format!("unix:{path}").parse::<Backend>().map_err(|why| why.to_string())?;
-    Ok((Some(backend), None, None))
+/// A display that listens nowhere, or at a unix socket: libvirt knows which one is this guest's, whoever else has its
+/// path by now.
+fn vnc_without_port(display: &Display, tls: &VncTls) -> Found {
+    match tls {
+        VncTls::Off => Ok((Some(Backend::Display(display.index)), None, None)),
+        VncTls::Unusable(_) | VncTls::Server(_) => Err(
+            "vnc_tls is on in qemu.conf, and a display without a port has no websocket: no HTML5 client speaks its TLS"
+                .to_owned(),
+        ),
+    }
 }
 
 fn chardev(device: &Chardev, config: &Config, own_port: u16) -> Found {
@@ -240,11 +248,16 @@ mod tests {
             (vnc("port='5900'", &address("::1")), "vnc=bridged[tcp:[::1]:5900]"),
             (vnc("port='5900'", &address("192.0.2.1")), "vnc!"),
             (vnc("port='-1' websocket='-1'", &address("127.0.0.1")), "vnc!"),
-            (vnc("", "<listen type='none'/>"), "vnc!"),
-            (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[unix:/run/v]"),
+            (vnc("", "<listen type='none'/>"), "vnc=bridged[display:0]"),
+            (vnc("websocket='5700'", "<listen type='none'/>"), "vnc=bridged[display:0]"),
+            (vnc("", "<listen type='socket' socket='/run/v'/>"), "vnc=bridged[display:0]"),
+            ("<graphics type='vnc' socket='/run/v'/>".into(), "vnc=bridged[display:0]"),
+            // libvirt counts those that have no console here, too.
+            ("<graphics type='sdl'/><graphics type='spice'><listen type='none'/></graphics><graphics type='vnc'><listen type='socket'/></graphics>".into(), "spice=bridged[display:1] vnc=bridged[display:2]"),
+            ("<graphics type='spice' defaultMode='secure'><listen type='none'/></graphics>".into(), "spice!"),
             ("<graphics type='spice' port='5901'/>".into(), "spice=native[tcp:127.0.0.1:5901]"),
             ("<graphics type='spice' autoport='yes'/>".into(), "spice!"),
-            ("<graphics type='spice'><listen type='socket' socket='/run/s'/></graphics>".into(), "spice=bridged[unix:/run/s]"),
+            ("<graphics type='spice'><listen type='socket' socket='/run/s'/></graphics>".into(), "spice=bridged[display:0]"),
             ("<graphics type='sdl'/>".into(), ""),
             ("<serial type='pty'><source path='/dev/pts/3'/><target port='0'/></serial>".into(), "serial/0=pty[pty:/dev/pts/3]"),
             ("<serial type='pty'><source path='/dev/tty1'/><target port='0'/></serial>".into(), "serial/0!"),
@@ -277,7 +290,9 @@ mod tests {
         assert_eq!(table(&route), "vnc=native[tcp:127.0.0.1:5700] spice=native[tcp:127.0.0.1:5901]");
         assert_eq!(route.consoles[0].raw, None, "the raw port speaks VeNCrypt");
         assert_eq!(route.consoles[0].websocket_ca.as_deref(), Some("PEM"));
-        assert!(table(&reach("<graphics type='vnc' port='5900'/>", &Config::default(), &server)).contains("vnc!"));
+        for devices in ["<graphics type='vnc' port='5900'/>", "<graphics type='vnc'><listen type='none'/></graphics>"] {
+            assert!(table(&reach(devices, &Config::default(), &server)).contains("vnc!"), "{devices}");
+        }
     }
 
     #[test]

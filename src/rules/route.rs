@@ -127,7 +127,7 @@ pub struct Unreachable {
     pub reason: String,
 }
 
-/// Where a console's bytes are on this host: `tcp:127.0.0.1:5900`, `unix:/path`, `pty:/dev/pts/3`.
+/// Where a console's bytes are on this host: `tcp:127.0.0.1:5900`, `unix:/path`, `pty:/dev/pts/3`, `display:0`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Backend {
@@ -137,24 +137,28 @@ pub enum Backend {
     Unix(String),
     /// The number of a pseudo-terminal under /dev/pts.
     Pty(u32),
+    /// A display that libvirt alone connects to: its place among all `<graphics>` of its guest.
+    Display(u32),
 }
 
 /// Why a text names no backend.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0:?} is no backend: tcp:LOOPBACK-ADDRESS:PORT, unix:/PATH or pty:/dev/pts/N")]
+#[error("{0:?} is no backend: tcp:LOOPBACK-ADDRESS:PORT, unix:/PATH, pty:/dev/pts/N or display:N")]
 pub struct BadBackend(String);
 
 impl Backend {
-    /// A name for the place that is fit for a file: no two places share one.
+    /// A name for the place that is fit for a file: no two places share one. `None` where it is no place that
+    /// could be another guest's: libvirt is told the guest's UUID.
     ///
     /// Ports are one place whatever the loopback address: QEMU binds one of them, and no other
     /// program can then answer for it on that address.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn place(&self) -> Option<String> {
         match self {
-            Self::Tcp(_, port) => format!("tcp-{port}"),
-            Self::Unix(path) => format!("unix-{}", digest(path)),
-            Self::Pty(number) => format!("pts-{number}"),
+            Self::Tcp(_, port) => Some(format!("tcp-{port}")),
+            Self::Unix(path) => Some(format!("unix-{}", digest(path))),
+            Self::Pty(number) => Some(format!("pts-{number}")),
+            Self::Display(_) => None,
         }
     }
 }
@@ -175,6 +179,7 @@ impl FromStr for Backend {
                 Ok(Self::Unix(rest.to_owned()))
             }
             "pty" => pts_number(rest).map(Self::Pty).ok_or_else(bad),
+            "display" => small_number(rest).map(Self::Display).ok_or_else(bad),
             _ => Err(bad()),
         }
     }
@@ -203,7 +208,10 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The N of `/dev/pts/N`.
 #[must_use]
 pub fn pts_number(path: &str) -> Option<u32> {
-    let digits = path.strip_prefix("/dev/pts/")?;
+    small_number(path.strip_prefix("/dev/pts/")?)
+}
+
+fn small_number(digits: &str) -> Option<u32> {
     let plain = !digits.is_empty() && digits.len() < 10 && digits.bytes().all(|b| b.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }
 }
@@ -227,6 +235,7 @@ impl fmt::Display for Backend {
             Self::Tcp(ip, port) => write!(f, "tcp:{}", std::net::SocketAddr::new(*ip, *port)),
             Self::Unix(path) => write!(f, "unix:{path}"),
             Self::Pty(number) => write!(f, "pty:/dev/pts/{number}"),
+            Self::Display(index) => write!(f, "display:{index}"),
         }
     }
 }
@@ -243,7 +252,7 @@ pub enum BadRoute {
     /// A key that no route has.
     #[error("the route has a key {0:?}, which none has")]
     Unknown(String),
-    /// A console without a backend, or twice there.
+    /// A console without a backend, with one that it cannot have, or twice there.
     #[error("the route's console {0} {1}")]
     Console(Console, &'static str),
 }
@@ -287,6 +296,10 @@ impl Route {
     /// Reads a text that a person wrote: a key that no route has is refused, as it is a slip.
     pub fn parse_by_hand(text: &str) -> Result<Self, BadRoute> {
         let route = Self::parse(text)?;
+        if let Some(way) = route.consoles.iter().find(|way| matches!(way.raw, Some(Backend::Display(_)))) {
+            let why = "is reached through libvirt, which the broker of an installed console-proxy asks: by hand, name its port or unix socket";
+            return Err(BadRoute::Console(way.console, why));
+        }
         let table: toml::Table = toml::from_str(text).map_err(|why| BadRoute::Form(why.to_string()))?;
         let unknown =
             |table: &toml::Table, known: &[&str]| table.keys().find(|key| !known.contains(&key.as_str())).cloned();
@@ -316,6 +329,12 @@ impl Route {
         for (i, way) in route.consoles.iter().enumerate() {
             if way.backend().is_none() {
                 return Err(BadRoute::Console(way.console, "has no backend"));
+            }
+            if matches!(way.websocket, Some(Backend::Display(_))) {
+                return Err(BadRoute::Console(
+                    way.console,
+                    "has a websocket where libvirt hands out raw streams alone",
+                ));
             }
             if route.consoles[..i].iter().any(|other| other.console == way.console) {
                 return Err(BadRoute::Console(way.console, "is there twice"));
@@ -367,7 +386,8 @@ impl Route {
 
     /// All places of this guest, for the record of who has which.
     pub fn places(&self) -> impl Iterator<Item = String> {
-        let backends = self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).map(Backend::place);
+        let backends =
+            self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).filter_map(Backend::place);
         backends.chain(self.consoles.iter().filter_map(|way| way.log.as_deref()).map(log_place))
     }
 }
@@ -472,8 +492,16 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_absolute_paths_and_ptys_are_backends() {
-        for text in ["tcp:127.0.0.1:5900", "tcp:[::1]:5900", "tcp:127.0.0.2:1", "unix:/run/a b", "pty:/dev/pts/12"] {
+    fn only_loopback_absolute_paths_ptys_and_numbered_displays_are_backends() {
+        for text in [
+            "tcp:127.0.0.1:5900",
+            "tcp:[::1]:5900",
+            "tcp:127.0.0.2:1",
+            "unix:/run/a b",
+            "pty:/dev/pts/12",
+            "display:0",
+            "display:12",
+        ] {
             assert_eq!(text.parse::<Backend>().unwrap().to_string(), text);
         }
         for text in [
@@ -486,6 +514,10 @@ mod tests {
             "pty:/dev/pts/",
             "pty:/dev/pts/../tty",
             "pty:/dev/pts/+1",
+            "display:",
+            "display:-1",
+            "display:+1",
+            "display:vnc",
             "",
             "x",
         ] {
@@ -504,6 +536,20 @@ mod tests {
         ));
         let twice = "[[consoles]]\nconsole = \"vnc\"\nraw = \"tcp:127.0.0.1:1\"\n".repeat(2);
         assert!(matches!(Route::parse(&format!("version = 1\n{head}{twice}")), Err(BadRoute::Console(..))));
+    }
+
+    #[test]
+    fn a_display_that_libvirt_opens_is_raw_and_claims_no_place_and_stands_in_no_route_by_hand() {
+        let head = "version = 1\nuuid = \"b50bdc9f-490b-4b9b-8641-7573c0eba77c\"\nname = \"a\"\nport = 1\n";
+        let with = |line: &str| format!("{head}[[consoles]]\nconsole = \"vnc\"\n{line}\n");
+        let route = Route::parse(&with("raw = \"display:1\"")).unwrap();
+        assert_eq!(route.consoles[0].raw, Some(Backend::Display(1)));
+        assert_eq!((route.places().count(), route.consoles[0].reached()), (0, Reached::Bridged));
+        assert_eq!(route.consoles[0].refused_for(Mode::View), None);
+        let why = Route::parse_by_hand(&with("raw = \"display:1\"")).unwrap_err().to_string();
+        assert!(why.starts_with("the route's console vnc is reached through libvirt"), "{why}");
+        assert!(Route::parse_by_hand(&with("raw = \"unix:/run/v\"")).is_ok());
+        assert!(Route::parse(&with("websocket = \"display:1\"")).is_err());
     }
 
     #[test]

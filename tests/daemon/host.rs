@@ -583,6 +583,6 @@ fn connect(route: &Route, part: Part, guest: &Uuid, is_wanted: impl Fn(&Way) -> 
                 .map_err(failed)
         }
         Place::Unix(path) => std::os::unix::net::UnixStream::connect(path).map(OwnedFd::from).map_err(failed),
-        Place::Pty(_) => panic!("this broker has no terminals"),
+        Place::Pty(_) | Place::Display(_) => panic!("this broker has ports and sockets alone"),
     }
 }

@@ -32,16 +32,22 @@ impl Users {
         let of_thread = users.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
-                let request: Request = serde_json::from_str(&line).unwrap();
-                assert_eq!(request.guest.as_str(), GUEST);
-                if let Some(answer) = of_thread.answer(&request) {
-                    let mut text = serde_json::to_vec(&answer).unwrap();
-                    text.push(b'\n');
-                    stream.write_all(&text).unwrap();
-                }
+                let (mut stream, users) = (stream.unwrap(), of_thread.clone());
+                std::thread::spawn(move || {
+                    let mut line = String::new();
+                    BufReader::new(&stream).read_line(&mut line).unwrap();
+                    let request: Request = serde_json::from_str(&line).unwrap();
+                    assert_eq!(request.guest.as_str(), GUEST);
+                    if let Some(answer) = users.answer(&request) {
+                        let mut text = serde_json::to_vec(&answer).unwrap();
+                        text.push(b'\n');
+                        stream.write_all(&text).unwrap();
+                    }
+                    // A module that hangs: neither an answer nor an end.
+                    if request.user == "hung" && request.question == Question::Still {
+                        std::thread::sleep(Duration::from_secs(60));
+                    }
+                });
             }
         });
         users
@@ -69,6 +75,7 @@ impl Users {
         };
         self.1.lock().unwrap().push(format!("{}: {what}", request.user));
         Some(match known {
+            _ if request.user == "hung" && request.question == Question::Still => return None,
             Some(Err(Verdict::Denied)) => return None,
             Some(Err(verdict)) => Answer { retry_after: 7, ..Answer::no(*verdict, "for a reason") },
             Some(Ok(groups)) if is_right => Answer {
@@ -143,6 +150,43 @@ fn a_program_sends_a_password_with_each_request_and_needs_no_session() {
     let foreign = [("Authorization", basic("ann", "right")), ("Origin", "https://evil.example".to_owned())];
     assert_eq!(proxy.refusal("/serial/0", &headers(&foreign)).status, 403);
     assert_eq!(users.asked().len(), 2, "another site's page cannot try passwords");
+}
+
+#[test]
+fn the_audit_has_each_login_and_log_out_and_who_opened_what_by_a_password() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("ann", &["libvirt"]);
+    let ann = cookie(&proxy, "ann");
+    proxy.until_logged("login to g1 from 127.0.0.1: ann (password) event=\"login\" guest=b50bdc9f-");
+    proxy.try_open("/vnc", &headers(&ann)).unwrap().echoes("hello");
+    proxy.until_logged("opened vnc of g1 from 127.0.0.1: ann (password), control, ");
+    proxy.until_logged("auth=\"password\"");
+    assert_eq!(proxy.ask("POST", "/api/logout", &headers(&ann)).status, 204);
+    proxy.until_logged("logout from g1 from 127.0.0.1: ann (password) event=\"logout\" guest=b50bdc9f-");
+    let bearer = format!("Bearer {}", proxy.ticket_with(|claims| claims.jti = "j7".into()));
+    proxy.ask("POST", "/api/session", &[("Authorization", &bearer)]);
+    proxy.until_logged("login to g1 from 127.0.0.1: ann (ticket host/j7)");
+    proxy.ask("POST", "/api/session", &[("Authorization", &bearer)]);
+    proxy.until_logged("refused 127.0.0.1: ticket: this ticket has bought its session already");
+}
+
+#[test]
+fn a_refused_password_is_told_without_what_was_typed_for_the_name() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("bob", &["users"]);
+    users.set_verdict("fast", Verdict::Limited);
+    for name in ["ann", "hunter2", "a\nrefused 192.0.2.9: password: x", "refused 192.0.2.9: password: x"] {
+        log_in(&proxy, name, "wrong");
+    }
+    proxy.until_logged("refused 127.0.0.1: password: the user or the password is wrong event=\"refused\"");
+    log_in(&proxy, "fast", "wrong");
+    proxy.until_logged("refused 127.0.0.1: password: for a reason");
+    // Whose password was right is known.
+    log_in(&proxy, "bob", "right");
+    proxy.until_logged("refused 127.0.0.1: right: bob has no right to this guest (bob)");
+    let log = proxy.log();
+    assert_eq!(log.matches("event=\"refused\"").count(), 6, "{log}");
+    assert!(!log.contains("hunter2") && !log.contains("192.0.2.9") && !log.contains("wrong\","), "{log}");
 }
 
 #[test]
@@ -262,6 +306,20 @@ fn a_group_that_is_lost_ends_open_consoles_and_the_session() {
     }
     kept.echoes("not mine");
     assert_eq!(proxy.refusal("/vnc", &headers(&ann)).status, 403);
+}
+
+#[test]
+fn a_user_about_whom_nobody_answers_keeps_no_other_who_lost_their_right() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("ann", &["libvirt"]);
+    users.set("hung", &["libvirt"]);
+    let (hung, ann) = (cookie(&proxy, "hung"), cookie(&proxy, "ann"));
+    let mut first = proxy.try_open("/vnc", &headers(&hung)).unwrap();
+    let mut lost = proxy.try_open("/vnc", &headers(&ann)).unwrap();
+    users.set("ann", &[]);
+    proxy.have_it_look();
+    assert_eq!(lost.closed().0, 4403);
+    first.echoes("nobody has said anything against it yet");
 }
 
 #[test]

@@ -394,6 +394,16 @@ impl Definition {
         self.with("--spice")
     }
 
+    /// A display without a port, as `define-guest` calls it: `vnc-none`, `spice-socket`, ...
+    pub fn with_display(self, option: &str) -> Self {
+        self.with(&format!("--{option}"))
+    }
+
+    /// A password for the displays that are named behind it.
+    pub fn with_password(self, word: &str) -> Self {
+        self.with(&format!("--password {word}"))
+    }
+
     /// SPICE on a TLS port alone.
     pub fn with_secure_spice(self) -> Self {
         self.with("--spice-secure")

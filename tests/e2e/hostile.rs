@@ -130,6 +130,20 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
 }
 
 #[test]
+fn a_hostile_proxy_gets_no_other_guests_display_from_libvirt() {
+    let guest = Guest::define("taken-display").with_display("vnc-none").with_pty_serial().started();
+    let victim = Guest::define("victim-display").with_display("vnc-none").with_pty_serial().started();
+    guest.port();
+    let _session = victim.open("vnc");
+    let taken = TakenOver::proxy_of(&guest, "attempts", &victim);
+    let _client = taken.runs();
+    let report = taken.report();
+    report.succeeded("the broker, for its own guest");
+    report.failed("the broker, for another guest", "denied");
+    report.failed("libvirt's socket", "No such file");
+}
+
+#[test]
 fn half_requests_to_the_broker_do_not_keep_others_waiting() {
     let guest = Guest::define("staller").with_vnc().started();
     let victim = Guest::define("waiter").with_vnc().with_pty_serial().started();

@@ -4,6 +4,9 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod audit;
+mod auth;
+mod displays;
 mod faults;
 mod front;
 mod guard;
@@ -15,6 +18,8 @@ mod keys;
 mod package;
 mod reboot;
 mod recording;
+mod rights;
+mod secrets;
 mod spice;
 mod storms;
 mod terminal;

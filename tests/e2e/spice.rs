@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::host::{Configured, Guest, SOON, restart_libvirtd, sh, virsh, wait_until};
 use crate::ws::{Refused, Ws};
 
-const MAIN: u8 = 1;
+pub const MAIN: u8 = 1;
 const DISPLAY: u8 = 2;
 const INPUTS: u8 = 3;
 const CURSOR: u8 = 4;
@@ -64,6 +64,12 @@ impl Client {
 /// SPICE's handshake on one channel, without a password (the link messages of spice-protocol's protocol.h).
 #[track_caller]
 fn link(ws: &mut Ws, session: u32, channel: u8) {
+    assert_eq!(log_in(ws, session, channel), 0, "SPICE_LINK_ERR_OK");
+}
+
+/// The same; what the server answers to the empty password.
+#[track_caller]
+pub fn log_in(ws: &mut Ws, session: u32, channel: u8) -> u32 {
     let mess = [
         &session.to_le_bytes()[..],
         &[channel, 0],
@@ -87,7 +93,7 @@ fn link(ws: &mut Ws, session: u32, channel: u8) {
     // No password, encrypted all the same: spice-server decrypts it before it looks whether it wants one.
     ws.send(&1u32.to_le_bytes());
     ws.send(&encrypted(b"\0", &reply[4..166]));
-    assert_eq!(take(ws, 4), [0; 4], "SPICE_LINK_ERR_OK");
+    u32::from_le_bytes(take(ws, 4).try_into().unwrap())
 }
 
 /// RSA with OAEP, for a public key in DER.
@@ -126,7 +132,7 @@ fn status(guest: &Guest) -> String {
 }
 
 #[track_caller]
-fn has_all_channels(guest: &Guest, how: &str) {
+pub fn has_all_channels(guest: &Guest, how: &str) {
     let mut client = Client::connect(guest, "ann");
     client.is_served();
     let told = format!("on spice ({how}");

@@ -6,15 +6,15 @@ use crate::host::{Guest, SOON, wait_until};
 use crate::ws::Ws;
 
 /// A VNC client by hand: its handshake is done.
-struct Viewer {
-    ws: Ws,
+pub struct Viewer {
+    pub ws: Ws,
     width: u16,
     height: u16,
 }
 
 impl Viewer {
     #[track_caller]
-    fn connect(guest: &Guest, options: &str, shared: bool) -> Self {
+    pub fn connect(guest: &Guest, options: &str, shared: bool) -> Self {
         let mut ws = Ws::connect(guest.port(), "/vnc", &guest.ticket_with(options)).unwrap();
         assert_eq!(take(&mut ws, 12), b"RFB 003.008\n");
         ws.send(b"RFB 003.008\n");
@@ -34,7 +34,7 @@ impl Viewer {
 
     /// Asks for the whole screen: its pixels, four bytes each.
     #[track_caller]
-    fn pixels(&mut self) -> Vec<u8> {
+    pub fn pixels(&mut self) -> Vec<u8> {
         let [w, h] = [self.width, self.height].map(u16::to_be_bytes);
         self.ws.send(&[3, 0, 0, 0, 0, 0, w[0], w[1], h[0], h[1]]);
         let mut pixels = Vec::new();
@@ -54,7 +54,7 @@ impl Viewer {
 
     /// Presses and releases the key of each character; one that wants Shift comes as the one without.
     #[track_caller]
-    fn types(&mut self, text: &str) {
+    pub fn types(&mut self, text: &str) {
         for key in text.bytes() {
             let symbol = if key == b'\n' { 0xff0d } else { u32::from(key) };
             for down in [1, 0] {
@@ -67,7 +67,7 @@ impl Viewer {
 }
 
 #[track_caller]
-fn take(ws: &mut Ws, n: usize) -> Vec<u8> {
+pub fn take(ws: &mut Ws, n: usize) -> Vec<u8> {
     while ws.received.len() < n {
         match ws.next(SOON) {
             Ok(Some(bytes)) => ws.received.extend(bytes),

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
-#   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--spice] [--spice-secure] [--pty]... [--tcp PORT]...
+#   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--vnc-none] [--vnc-socket] [--spice] [--spice-secure]
+#       [--spice-none] [--spice-socket] [--pty]... [--tcp PORT]...
 #       [--password WORD (of the displays behind it)] [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
 # Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
@@ -21,6 +22,11 @@ while [ $# -gt 0 ]; do
 	--vnc-listen) listen=$2; shift ;;
 	--password) password=" passwd='$2'"; shift ;;
 	--spice) devices+="<graphics type='spice' autoport='yes'$password><listen type='address' address='127.0.0.1'/></graphics>" ;;
+	# Without a port: nowhere, or at a unix socket that libvirt names.
+	--vnc-none | --vnc-socket | --spice-none | --spice-socket)
+		type=${1#--} place=${1##*-}
+		devices+="<graphics type='${type%-*}'$password><listen type='$place'/></graphics>"
+		;;
 	--spice-secure) devices+="<graphics type='spice' autoport='yes' defaultMode='secure'><listen type='address' address='127.0.0.1'/></graphics>" ;;
 	--pty) serial pty '' ;;
 	--tcp) serial tcp "<source mode='bind' host='127.0.0.1' service='$2' tls='no'/><protocol type='raw'/>"; shift ;;

@@ -36,8 +36,9 @@ if [ "$what" = test ]; then
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
 	# What stands in front of guests' proxies in a scratch host; nothing of it is to run on this machine.
 	packages+=' nginx-light haproxy caddy'
-	# Whose filter is under docs/; for its fail2ban-regex alone, which reads the journal by python3-systemd.
-	packages+=' fail2ban python3-systemd'
+	# The filter under docs/ is tried with fail2ban-regex, which reads the journal by python3-systemd; jq is in docs/audit.md.
+	# Nothing of fail2ban is to run on this machine.
+	packages+=' fail2ban python3-systemd jq'
 	# A browser, and other people's clients; what building websocat takes.
 	packages+=' chromium fonts-dejavu-core novnc spice-html5 python3-websockets curl openssl libssl-dev'
 elif [ "$what" = bench ]; then

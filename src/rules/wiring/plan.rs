@@ -193,7 +193,7 @@ fn websocket(
 fn on_loopback(display: &Display, default: &str) -> Result<(), String> {
     let address = match &display.listen {
         Listen::Nowhere => return Err("the VNC display listens nowhere".to_owned()),
-        Listen::Socket(_) => return Err("the VNC display listens at a unix socket".to_owned()),
+        Listen::Socket => return Err("the VNC display listens at a unix socket".to_owned()),
         Listen::Network => {
             return Err("the VNC display listens on a network's address, not on loopback alone".to_owned());
         }
