@@ -70,7 +70,7 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
         Ok(reply) => reply,
         Err(mut refused) => {
             audit::refused(&guest, &peer, &refused);
-            if refused.status == 401 && guest.takes_passwords() {
+            if matches!(refused.status, 401 | 403) && guest.takes_passwords() {
                 // The page then asks for one. Not as a challenge: browsers would ask by themselves.
                 refused.headers.push(("console-proxy-login", "password".to_owned()));
             }

@@ -228,9 +228,12 @@ fn each_answer_of_the_host_has_its_status_and_wrong_user_and_wrong_password_are_
 
 #[test]
 fn a_page_is_told_that_passwords_are_taken_and_only_where_they_are() {
-    let (proxy, _) = proxy_with(MINE);
+    let (proxy, users) = proxy_with(MINE);
     let refused = proxy.ask("GET", "/api/guest", &[]);
     assert_eq!((refused.status, refused.header("console-proxy-login")), (401, "password"));
+    users.set("bob", &["users"]);
+    let refused = log_in(&proxy, "bob", "right");
+    assert_eq!((refused.status, refused.header("console-proxy-login")), (403, "password"), "somebody else might");
     let (proxy, users) = proxy_with("[access]\npasswords = false\n");
     users.set("ann", &["libvirt"]);
     let refused = proxy.ask("GET", "/api/guest", &[]);

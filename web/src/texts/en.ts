@@ -186,7 +186,7 @@ export const en = {
   whose: {
     title: 'Whose session is it to be?',
     body: (link: string, here: string) =>
-      `This link opens the consoles as ${link}. You are here as ${here}. What you do is noted in that person’s name.`,
+      `This link opens the consoles as ${link}. You are here as ${here}. Whatever you do is noted under the name that you choose.`,
     nobody: 'nobody (no name)',
     goOn: (link: string) => `Go on as ${link}`,
     stay: (here: string) => `Stay as ${here}`,
