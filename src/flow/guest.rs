@@ -131,8 +131,8 @@ impl Guest {
     }
 
     /// Checks a ticket for this guest.
-    pub fn check_ticket(&self, token: &str, uuid: &Uuid) -> Result<Claims, BadTicket> {
-        ticket::check(token, self.issuers.borrow_mut().refresh(), uuid, now())
+    pub fn check_ticket(&self, token: &str, route: &Route) -> Result<Claims, BadTicket> {
+        ticket::check(token, self.issuers.borrow_mut().refresh(), (&route.uuid, &route.name), now())
     }
 
     /// Judges an Origin by the configuration, and by what the ticket's issuer lists.

@@ -72,7 +72,7 @@ pub(super) fn identify(guest: &Guest, route: &Route, asked: &Asked) -> Result<Pe
     // A session that has ended must not hide the ticket that spice-html5 brings in a cookie.
     let ticket = query.or(bearer).or(if matches!(session, Some(Some(_))) { None } else { cookie("token")? });
 
-    let ticket = ticket.map(|token| guest.check_ticket(token, &route.uuid));
+    let ticket = ticket.map(|token| guest.check_ticket(token, route));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
     let verdict = guest.origin(origin, scheme, host, issuer.as_deref());
     if verdict == OriginVerdict::Refused {

@@ -21,6 +21,7 @@ mod frames;
 mod front;
 mod guest;
 mod history;
+mod issuers;
 mod limits;
 mod native;
 mod page;

@@ -36,6 +36,8 @@ if [ "$what" = test ]; then
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
 	# What stands in front of guests' proxies in a scratch host; nothing of it is to run on this machine.
 	packages+=' nginx-light haproxy caddy'
+	# What docs/tickets.md uses.
+	packages+=' python3-cryptography'
 	# A browser, and other people's clients; what building websocat takes.
 	packages+=' chromium fonts-dejavu-core novnc spice-html5 python3-websockets curl openssl libssl-dev'
 elif [ "$what" = bench ]; then
