@@ -20,13 +20,16 @@ FILES ?=
 
 # Write counts instead of checking them: make callgrind RECORD=1
 RECORD ?=
+# What make fuzz runs, and for how long each: all targets, or make fuzz TARGET=ticket SECONDS=600
+TARGET ?=
+SECONDS ?= 60
 # What make bench measures: make bench CASES='serial-1 echo' TOOLS='console-proxy websockify' ROUNDS=3
 CASES ?=
 PART ?= tools
 ROUNDS ?= 5
 BENCH_OPTIONS ?=
 
-.PHONY: help demo test e2e unit page browser callgrind bench web again deb rpm binaries install needs clean
+.PHONY: help demo test e2e unit page browser callgrind fuzz bench web again deb rpm binaries install needs clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -64,6 +67,10 @@ browser: needs deb
 	@tests/host/browser.sh $(DEB) $(FILES)
 	@echo "test: every state of the page, with a proxy that is played"
 	@cd web && npm run --silent states -- $(CARGO_TARGET_DIR)/browser/states
+
+## make fuzz [TARGET=NAME] [SECONDS=60]   libFuzzer, on stable Rust; what it finds stays in fuzz/artifacts
+fuzz:
+	@fuzz/run.sh $(SECONDS) $(TARGET)
 
 ## make bench              beside other tools: a table, target/bench/results.json and results.svg; some minutes.
 ##      [CASES=...] [TOOLS=...] [ROUNDS=5] [PART=all]   less, or more; docs/benchmarks.md has the names

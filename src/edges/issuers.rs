@@ -1,8 +1,9 @@
 //! The issuers' public keys: a file each, read again when the folder or a file in it changes.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::files;
 use crate::rules::ticket::{Issuer, Issuers, is_issuer_name};
@@ -11,42 +12,56 @@ use crate::rules::ticket::{Issuer, Issuers, is_issuer_name};
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
+    seen: BTreeMap<PathBuf, Seen>,
     issuers: Issuers,
+}
+
+/// A file as it was when it was read.
+#[derive(Clone, Debug)]
+struct Seen {
+    /// Time of the last change (contents, owner or mode), inode, size.
+    stamp: (i64, i64, u64, u64),
+    issuer: Option<(String, Issuer)>,
 }
 
 impl Folder {
     /// Reads a folder. A file that cannot be read counts as absent, and is told.
     #[must_use]
     pub fn load(path: &Path) -> Self {
-        let mut folder = Self { path: path.to_owned(), seen: Vec::new(), issuers: Issuers::new() };
+        let mut folder = Self { path: path.to_owned(), seen: BTreeMap::new(), issuers: Issuers::new() };
         folder.refresh();
         folder
     }
 
-    /// The issuers as the folder has them now.
+    /// The issuers as the folder has them now. A file is read, and what is wrong with it told, once for each change.
     pub fn refresh(&mut self) -> &Issuers {
-        let seen = self.look();
-        if seen != self.seen || seen.is_empty() {
-            self.issuers = seen.iter().filter_map(|(file, ..)| read(file)).collect();
-            self.seen = seen;
+        let there = self.look();
+        let is_same = |(file, stamp): (&PathBuf, &(i64, i64, u64, u64))| {
+            self.seen.get(file).is_some_and(|seen| seen.stamp == *stamp)
+        };
+        if there.len() != self.seen.len() || !there.iter().all(is_same) {
+            let mut before = std::mem::take(&mut self.seen);
+            let now = |(file, stamp): (PathBuf, _)| {
+                let known = before.remove(&file).filter(|seen| seen.stamp == stamp);
+                let seen = known.unwrap_or_else(|| Seen { stamp, issuer: read(&file) });
+                (file, seen)
+            };
+            self.seen = there.into_iter().map(now).collect();
+            self.issuers = self.seen.values().filter_map(|seen| seen.issuer.clone()).collect();
         }
         &self.issuers
     }
 
-    fn look(&self) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-        let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
+    fn look(&self) -> BTreeMap<PathBuf, (i64, i64, u64, u64)> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return BTreeMap::new() };
         let files =
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml"));
-        let mut seen: Vec<_> = files
-            .map(|path| {
-                let data = fs::metadata(&path).ok();
-                let changed = data.as_ref().and_then(|data| data.modified().ok());
-                (path, changed, data.map_or(0, |data| std::os::unix::fs::MetadataExt::ino(&data)))
-            })
-            .collect();
-        seen.sort();
-        seen
+        let stamped = files.map(|path| {
+            let data = fs::metadata(&path).ok();
+            let stamp = data.map(|data| (data.ctime(), data.ctime_nsec(), data.ino(), data.size()));
+            (path, stamp.unwrap_or_default())
+        });
+        stamped.collect()
     }
 }
 
@@ -80,5 +95,54 @@ mod tests {
         assert_eq!(issuers.refresh().keys().collect::<Vec<_>>(), ["host"]);
         fs::remove_file(folder.path().join("host.toml")).unwrap();
         assert!(issuers.refresh().is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_once_and_a_file_that_did_not_change_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = "A".repeat(43);
+        fs::write(folder.path().join("bad.toml"), "public-key = 1").unwrap();
+        let told = Told::default();
+        let lines = || told.0.lock().unwrap().matches("bad.toml is refused").count();
+        let subscriber = tracing_subscriber::fmt().with_writer(told.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut issuers = Folder::load(folder.path());
+            for _ in 0..3 {
+                issuers.refresh();
+            }
+            fs::write(folder.path().join("host.toml"), format!("public-key = \"{key}\"")).unwrap();
+            assert_eq!(issuers.refresh().len(), 1);
+            assert_eq!(lines(), 1, "another file changed");
+            fs::write(folder.path().join("bad.toml"), "public-key = 12").unwrap();
+            issuers.refresh();
+            assert_eq!(lines(), 2, "it changed");
+            // By another name: a file that is renamed into place keeps its time of change of contents.
+            fs::write(folder.path().join("new"), format!("public-key = \"{key}\"")).unwrap();
+            fs::rename(folder.path().join("new"), folder.path().join("bad.toml")).unwrap();
+            assert_eq!(issuers.refresh().len(), 2);
+        });
+        assert_eq!(lines(), 2);
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Told(std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl std::io::Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl tracing_subscriber::fmt::MakeWriter<'_> for Told {
+        type Writer = Self;
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
     }
 }

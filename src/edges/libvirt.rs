@@ -252,7 +252,7 @@ mod raw {
     #![allow(unsafe_code)]
 
     use std::ffi::CString;
-    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+    use std::os::fd::{FromRawFd, OwnedFd};
 
     use virt::domain::Domain;
     use virt::error::Error;
@@ -270,7 +270,7 @@ mod raw {
         let descriptor = domain.open_graphics_fd(index, 0)?;
         // SAFETY: libvirt received the descriptor for this call and gave it away with it: it is open, and nobody
         // else's. It came from libvirt as a C int that is not negative.
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) })
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor.cast_signed()) })
     }
 }
 

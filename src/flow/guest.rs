@@ -154,12 +154,16 @@ impl Guest {
 
     /// Checks a ticket for this guest.
     pub fn check_ticket(&self, token: &str, route: &Route) -> Result<Claims, BadTicket> {
-        ticket::check(token, self.issuers.borrow_mut().refresh(), &route.uuid, now())
+        ticket::check(token, self.issuers.borrow_mut().refresh(), (&route.uuid, &route.name), now())
     }
 
     /// Whether an issuer may still give tickets of that mode for the guest.
     pub(super) fn issuer_may(&self, route: &Route, issuer: &str, mode: Mode) -> bool {
-        self.issuers.borrow_mut().refresh().get(issuer).is_some_and(|issuer| issuer.may(&route.uuid, mode))
+        self.issuers
+            .borrow_mut()
+            .refresh()
+            .get(issuer)
+            .is_some_and(|issuer| issuer.may((&route.uuid, &route.name), mode).is_ok())
     }
 
     /// Why an administrator's order has ended something, in words.

@@ -10,6 +10,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid};
+use super::rights::names_guest;
 
 /// The longest token that is looked at, in bytes.
 pub const LONGEST: usize = 4096;
@@ -17,6 +18,8 @@ pub const LONGEST: usize = 4096;
 pub const LONGEST_LIFE: u64 = 300;
 /// How far clocks may differ, in seconds.
 pub const LEEWAY: u64 = 5;
+/// The most keys of one issuer.
+const MOST_KEYS: usize = 8;
 /// The `aud` of every ticket.
 pub const AUDIENCE: &str = "console-proxy";
 
@@ -103,27 +106,57 @@ struct Header {
 
 /// Who may issue tickets, and what those may allow.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(try_from = "IssuerFile")]
 pub struct Issuer {
-    /// Ed25519 public key: 32 bytes in base64 or base64url, padded or not.
-    #[serde(deserialize_with = "key")]
-    pub public_key: [u8; 32],
-    /// UUIDs of the guests whose tickets it may issue; absent: all.
-    #[serde(default)]
-    pub guests: Option<Vec<Uuid>>,
+    /// Ed25519 public keys: a ticket counts that one of them signed. More than one while a key is exchanged.
+    pub public_keys: Vec<[u8; 32]>,
+    /// Guests whose tickets it may issue, by UUID or by name (`*` and `?` match as in a shell); absent: all.
+    pub guests: Option<Vec<String>>,
     /// Modes that its tickets may have; absent: both.
-    #[serde(default)]
     pub modes: Option<Vec<Mode>>,
     /// Longest life of its tickets in seconds, at most [`LONGEST_LIFE`].
-    #[serde(default)]
     pub longest_life: Option<u64>,
     /// Origins from which pages may use its tickets, besides those of the configuration.
-    #[serde(default)]
     pub origins: Vec<String>,
 }
 
-fn key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-    let text = String::deserialize(deserializer)?;
+/// An issuer's file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct IssuerFile {
+    public_key: Option<String>,
+    public_keys: Option<Vec<String>>,
+    guests: Option<Vec<String>>,
+    modes: Option<Vec<Mode>>,
+    longest_life: Option<u64>,
+    #[serde(default)]
+    origins: Vec<String>,
+}
+
+impl TryFrom<IssuerFile> for Issuer {
+    type Error = String;
+
+    fn try_from(file: IssuerFile) -> Result<Self, String> {
+        let keys = match (file.public_key, file.public_keys) {
+            (Some(one), None) => vec![one],
+            (None, Some(all)) if (1..=MOST_KEYS).contains(&all.len()) => all,
+            (None, Some(_)) => return Err(format!("public-keys has not 1 to {MOST_KEYS} keys")),
+            (Some(_), Some(_)) => return Err("it has both public-key and public-keys: which would count?".to_owned()),
+            (None, None) => return Err("it has no public-key".to_owned()),
+        };
+        let public_keys = keys.iter().map(|text| key(text)).collect::<Option<_>>();
+        Ok(Self {
+            public_keys: public_keys.ok_or("a public key is not 32 bytes in base64")?,
+            guests: file.guests,
+            modes: file.modes,
+            longest_life: file.longest_life,
+            origins: file.origins,
+        })
+    }
+}
+
+/// An Ed25519 public key from base64 or base64url, padded or not.
+fn key(text: &str) -> Option<[u8; 32]> {
     let plain: String = text
         .trim_end_matches('=')
         .chars()
@@ -133,16 +166,19 @@ fn key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D:
             c => c,
         })
         .collect();
-    let bytes = URL_SAFE_NO_PAD.decode(plain).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| serde::de::Error::custom("public-key is not 32 bytes in base64"))
+    URL_SAFE_NO_PAD.decode(plain).ok()?.try_into().ok()
 }
 
 impl Issuer {
-    /// Whether it may give tickets of that mode for a guest.
-    #[must_use]
-    pub fn may(&self, guest: &Uuid, mode: Mode) -> bool {
-        self.guests.as_ref().is_none_or(|guests| guests.contains(guest))
-            && self.modes.as_ref().is_none_or(|modes| modes.contains(&mode))
+    /// Whether it may give tickets of that mode for a guest; an error: what it may not.
+    pub fn may(&self, (uuid, name): (&Uuid, &str), mode: Mode) -> Result<(), BadTicket> {
+        if self.guests.as_ref().is_some_and(|guests| !names_guest(guests, name, uuid)) {
+            return Err(BadTicket::NotFor("guest"));
+        }
+        if self.modes.as_ref().is_some_and(|modes| !modes.contains(&mode)) {
+            return Err(BadTicket::NotFor("mode"));
+        }
+        Ok(())
     }
 }
 
@@ -195,8 +231,11 @@ impl BadTicket {
     }
 }
 
+/// A guest that a ticket is shown to: its UUID and its name.
+pub type Shown<'a> = (&'a Uuid, &'a str);
+
 /// Reads and checks a token for one guest at a time `now` (seconds since 1970).
-pub fn check(token: &str, issuers: &Issuers, guest: &Uuid, now: u64) -> Result<Claims, BadTicket> {
+pub fn check(token: &str, issuers: &Issuers, guest: Shown<'_>, now: u64) -> Result<Claims, BadTicket> {
     let malformed = |what: &str| BadTicket::Malformed(what.to_owned());
     if token.len() > LONGEST {
         return Err(malformed("it is too long"));
@@ -213,15 +252,16 @@ pub fn check(token: &str, issuers: &Issuers, guest: &Uuid, now: u64) -> Result<C
     let issuer = issuers.get(&header.kid).filter(|_| is_issuer_name(&header.kid)).ok_or(BadTicket::Issuer)?;
     let signed = &token[..token.len() - signature.len() - 1];
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed("its signature is not base64url"))?;
-    UnparsedPublicKey::new(&ED25519, issuer.public_key)
-        .verify(signed.as_bytes(), &signature)
-        .map_err(|_| BadTicket::Signature)?;
+    let is_by = |key| UnparsedPublicKey::new(&ED25519, key).verify(signed.as_bytes(), &signature).is_ok();
+    if !issuer.public_keys.iter().any(is_by) {
+        return Err(BadTicket::Signature);
+    }
     let claims: Claims = part(payload, "payload")?;
     check_claims(&claims, &header.kid, issuer, guest, now)?;
     Ok(claims)
 }
 
-fn check_claims(claims: &Claims, kid: &str, issuer: &Issuer, guest: &Uuid, now: u64) -> Result<(), BadTicket> {
+fn check_claims(claims: &Claims, kid: &str, issuer: &Issuer, guest: Shown<'_>, now: u64) -> Result<(), BadTicket> {
     if claims.iss != kid {
         return Err(BadTicket::Claim("iss"));
     }
@@ -254,13 +294,10 @@ fn check_claims(claims: &Claims, kid: &str, issuer: &Issuer, guest: &Uuid, now: 
     if life > most {
         return Err(BadTicket::Life(life, most));
     }
-    if claims.guest != *guest || issuer.guests.as_ref().is_some_and(|guests| !guests.contains(guest)) {
+    if claims.guest != *guest.0 {
         return Err(BadTicket::NotFor("guest"));
     }
-    if issuer.modes.as_ref().is_some_and(|modes| !modes.contains(&claims.mode)) {
-        return Err(BadTicket::NotFor("mode"));
-    }
-    Ok(())
+    issuer.may(guest, claims.mode)
 }
 
 fn part<T: for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<T, BadTicket> {
@@ -315,8 +352,8 @@ mod tests {
     }
 
     fn issuers() -> Issuers {
-        let public_key = host_key().public_key().as_ref().try_into().unwrap();
-        let issuer = Issuer { public_key, guests: None, modes: None, longest_life: None, origins: vec![] };
+        let public_keys = vec![host_key().public_key().as_ref().try_into().unwrap()];
+        let issuer = Issuer { public_keys, guests: None, modes: None, longest_life: None, origins: vec![] };
         BTreeMap::from([("host".to_owned(), issuer)])
     }
 
@@ -332,7 +369,7 @@ mod tests {
     }
 
     fn verdict(header: &Value, claims: &Value) -> Result<Claims, BadTicket> {
-        check(&token_of(header, claims), &issuers(), &guest(), NOW)
+        check(&token_of(header, claims), &issuers(), (&guest(), "g1"), NOW)
     }
 
     fn plain() -> Value {
@@ -345,7 +382,7 @@ mod tests {
         assert_eq!(claims.sub, "ann");
         assert!(claims.allows(Console::Vnc) && claims.allows(Console::Serial(0)));
         assert!(!claims.allows(Console::Serial(1)) && !claims.allows(Console::Spice));
-        assert_eq!(check(&sign(&claims, &host_key()).unwrap(), &issuers(), &guest(), NOW).unwrap(), claims);
+        assert_eq!(check(&sign(&claims, &host_key()).unwrap(), &issuers(), (&guest(), "g1"), NOW).unwrap(), claims);
     }
 
     #[test]
@@ -434,15 +471,15 @@ mod tests {
     fn a_changed_byte_an_empty_signature_and_a_huge_token_are_refused() {
         let token = token_of(&plain(), &good());
         let (signed, _) = token.rsplit_once('.').unwrap();
-        assert_eq!(check(&format!("{signed}."), &issuers(), &guest(), NOW), Err(BadTicket::Signature));
-        assert!(check(signed, &issuers(), &guest(), NOW).is_err());
-        assert!(check(&"a".repeat(100_000), &issuers(), &guest(), NOW).is_err());
+        assert_eq!(check(&format!("{signed}."), &issuers(), (&guest(), "g1"), NOW), Err(BadTicket::Signature));
+        assert!(check(signed, &issuers(), (&guest(), "g1"), NOW).is_err());
+        assert!(check(&"a".repeat(100_000), &issuers(), (&guest(), "g1"), NOW).is_err());
         for i in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[i] = if bytes[i] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
             // The last character of each part has bits that base64 leaves unused; those are refused, too.
-            assert!(check(&changed, &issuers(), &guest(), NOW).is_err(), "byte {i}");
+            assert!(check(&changed, &issuers(), (&guest(), "g1"), NOW).is_err(), "byte {i}");
         }
     }
 
@@ -451,19 +488,59 @@ mod tests {
         let with = |edit: &dyn Fn(&mut Issuer)| {
             let mut all = issuers();
             edit(all.get_mut("host").unwrap());
-            check(&token_of(&plain(), &good()), &all, &guest(), NOW)
+            check(&token_of(&plain(), &good()), &all, (&guest(), "g1"), NOW)
         };
         assert_eq!(with(&|i| i.guests = Some(vec![])), Err(BadTicket::NotFor("guest")));
+        for (patterns, is_good) in [
+            (&["g1"][..], true),
+            (&["other", "g*"], true),
+            (&["g?"], true),
+            (&["B50BDC9F490B4B9B86417573C0EBA77C"], true),
+            (&["g"], false),
+            (&["G1"], false),
+            (&["b50bdc9f-*"], false),
+            (&[""], false),
+        ] {
+            let refused = with(&|i| i.guests = Some(patterns.iter().map(ToString::to_string).collect())).err();
+            assert_eq!(refused, (!is_good).then_some(BadTicket::NotFor("guest")), "{patterns:?}");
+        }
         assert_eq!(with(&|i| i.modes = Some(vec![Mode::View])), Err(BadTicket::NotFor("mode")));
         assert_eq!(with(&|i| i.longest_life = Some(30)), Err(BadTicket::Life(60, 30)));
-        assert!(with(&|i| i.guests = Some(vec![guest()])).is_ok());
+    }
+
+    #[test]
+    fn while_a_key_is_exchanged_tickets_of_both_count_and_then_the_new_ones_alone() {
+        let other = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
+        let [old, new] = [&host_key(), &other].map(|key| key.public_key().as_ref().try_into().unwrap());
+        let claims = verdict(&plain(), &good()).unwrap();
+        let verdicts = |keys: &[[u8; 32]]| {
+            let mut all = issuers();
+            all.get_mut("host").unwrap().public_keys = keys.to_vec();
+            [&host_key(), &other].map(|key| check(&sign(&claims, key).unwrap(), &all, (&guest(), "g1"), NOW).is_ok())
+        };
+        assert_eq!(verdicts(&[old]), [true, false]);
+        assert_eq!(verdicts(&[old, new]), [true, true]);
+        assert_eq!(verdicts(&[new]), [false, true]);
+        assert_eq!(verdicts(&[]), [false, false]);
     }
 
     #[test]
     fn an_issuers_file_is_strict() {
         let key = "A".repeat(43);
         assert!(toml::from_str::<Issuer>(&format!("public-key = \"{key}=\"")).is_ok());
-        for text in ["public-key = \"AAAA\"", "", "public-key = 1"] {
+        assert!(toml::from_str::<Issuer>(&format!("public-keys = [\"{key}\", \"{key}=\"]")).is_ok());
+        let nine = format!("\"{key}\",").repeat(9);
+        for text in [
+            "public-key = \"AAAA\"",
+            "",
+            "public-key = 1",
+            "public-keys = []",
+            "public-keys = [\"AAAA\"]",
+            &format!("public-keys = \"{key}\""),
+            &format!("public-keys = [{nine}]"),
+            &format!("public-key = \"{key}\"\npublic-keys = [\"{key}\"]"),
+            &format!("public-key = \"{key}\"\nguests = \"*\""),
+        ] {
             assert!(toml::from_str::<Issuer>(text).is_err(), "{text}");
         }
         assert!(toml::from_str::<Issuer>(&format!("public-key = \"{key}\"\nsurprise = 1")).is_err());
@@ -472,7 +549,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_check_panic_or_succeed(token in "[A-Za-z0-9._=-]{0,200}") {
-            prop_assert!(check(&token, &issuers(), &guest(), NOW).is_err());
+            prop_assert!(check(&token, &issuers(), (&guest(), "g1"), NOW).is_err());
         }
     }
 }

@@ -22,6 +22,7 @@ mod frames;
 mod front;
 mod guest;
 mod history;
+mod issuers;
 mod limits;
 mod login;
 mod native;

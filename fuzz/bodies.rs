@@ -1,0 +1,259 @@
+//! What each fuzz target does with its input, and what has to hold whatever that is. libFuzzer calls these
+//! (in the folder beside this), and so does tests/fuzz.rs, which is part of `make test`.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use console_proxy::edges::{broker_server, passing};
+use console_proxy::rules::config::Config;
+use console_proxy::rules::domain::Domain;
+use console_proxy::rules::forwarded::Forwarded;
+use console_proxy::rules::guest::Uuid;
+use console_proxy::rules::reach::{self, Tls, VncTls};
+use console_proxy::rules::request::{self, Endpoint, OriginVerdict};
+use console_proxy::rules::rfb::ViewOnly;
+use console_proxy::rules::route::{Backend, Route};
+use console_proxy::rules::ticket::{self, Claims, Issuer, Issuers};
+use console_proxy::rules::{auth, broker, wiring};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+
+/// A target's name, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 6] =
+    [("ticket", ticket), ("request", request), ("broker", broker), ("auth", auth), ("rfb", rfb), ("domain", domain)];
+
+const NOW: u64 = 1_800_000_000;
+const GUEST: &str = "b50bdc9f-490b-4b9b-8641-7573c0eba77c";
+const HEADER: &str = r#"{"alg":"EdDSA","kid":"host","typ":"JWT"}"#;
+const CLAIMS: &str = r#"{"iss":"host","aud":"console-proxy","sub":"ann","guest":"b50bdc9f-490b-4b9b-8641-7573c0eba77c","consoles":["vnc","serial/0"],"mode":"control","iat":1800000000,"nbf":1800000000,"exp":1800000060,"jti":"j1"}"#;
+
+struct Known {
+    key: Ed25519KeyPair,
+    issuers: Issuers,
+    guest: Uuid,
+    good: String,
+}
+
+fn known() -> &'static Known {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let public_keys = vec![key.public_key().as_ref().try_into().unwrap()];
+        let issuer = Issuer { public_keys, guests: None, modes: None, longest_life: Some(120), origins: vec![] };
+        let good = signed(&key, HEADER.as_bytes(), CLAIMS.as_bytes());
+        Known { key, issuers: Issuers::from([("host".to_owned(), issuer)]), guest: GUEST.parse().unwrap(), good }
+    })
+}
+
+fn signed(key: &Ed25519KeyPair, header: &[u8], claims: &[u8]) -> String {
+    let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()));
+    format!("{text}.{signature}")
+}
+
+/// `t`: the rest is a whole token, of which the good one alone counts. `c`: the rest are claims, `h`: a header, which the
+/// issuer did sign: what counts then is as strict as the rules say.
+pub fn ticket(data: &[u8]) {
+    let Known { key, issuers, guest, good } = known();
+    let check = |token: &str| ticket::check(token, issuers, (guest, "g1"), NOW);
+    let Some((kind, rest)) = data.split_first() else { return };
+    match kind {
+        b'c' => {
+            let Ok(claims) = check(&signed(key, HEADER.as_bytes(), rest)) else { return };
+            assert!(claims.guest == *guest && claims.iss == "host" && claims.aud == "console-proxy");
+            assert!(!claims.sub.is_empty() && !claims.jti.is_empty() && !claims.consoles.is_empty());
+            assert!(claims.iat <= NOW + 5 && claims.nbf <= NOW + 5 && claims.exp + 5 > NOW);
+            assert!(claims.exp > claims.iat && claims.exp - claims.iat <= 120);
+            assert_eq!(check(&ticket::sign(&claims, key).unwrap()), Ok(claims), "it reads back");
+        }
+        b'h' => {
+            let Ok(claims) = check(&signed(key, rest, CLAIMS.as_bytes())) else { return };
+            assert_eq!(claims, serde_json::from_str::<Claims>(CLAIMS).unwrap());
+            let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(rest).unwrap();
+            assert!(header["alg"] == "EdDSA" && header["kid"] == "host");
+            assert!(header.keys().all(|key| ["alg", "kid", "typ"].contains(&key.as_str())), "{header:?}");
+        }
+        _ => {
+            let token = String::from_utf8_lossy(rest);
+            assert_eq!(check(&token).is_ok(), token == *good, "{token}");
+        }
+    }
+}
+
+/// Lines: the path, the query, Origin, Host, Authorization, and any number of Cookie headers.
+pub fn request(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut lines = text.split('\n');
+    let [path, query, origin, host, authorization] = std::array::from_fn(|_| lines.next().unwrap_or_default());
+    let cookies: Vec<&str> = lines.collect();
+
+    if let Some(Endpoint::Console(console)) = Endpoint::from_path(path) {
+        assert_eq!(format!("/{console}"), path, "one spelling");
+    }
+    let named = |key: &str| query.split('&').filter(|pair| pair.starts_with(key)).count();
+    if let Ok(Some(token)) = request::query_token(query) {
+        assert!(named("token=") == 1 && !token.is_empty() && !token.contains('&'));
+    }
+    if let Ok(Some(client)) = request::client(query) {
+        assert!(named("client=") == 1 && query.contains(&format!("client={client}")) && client.len() <= 64);
+    }
+    let own = request::session_cookie(&known().guest);
+    let other = request::session_cookie(&"00000000-490b-4b9b-8641-7573c0eba77c".parse().unwrap());
+    for name in [own.as_str(), &other, "token"] {
+        let all = cookies.iter().flat_map(|header| header.split(';')).filter_map(|pair| pair.split_once('='));
+        let mut all = all.filter(|(key, _)| key.trim_start() == name).map(|(_, value)| value.trim_end());
+        let expected = match (all.next(), all.next()) {
+            (Some(_), Some(_)) => Err(()),
+            (first, _) => Ok(first.filter(|value| !value.is_empty())),
+        };
+        assert_eq!(request::cookie(cookies.iter().copied(), name).map_err(|_| ()), expected, "{name} of {cookies:?}");
+    }
+    if let Some(token) = request::bearer(authorization) {
+        assert!(authorization[..7].eq_ignore_ascii_case("bearer ") && authorization[7..].trim() == token);
+    }
+
+    let listed = "https://panel.example";
+    let (header, host) = (Some(origin).filter(|text| !text.is_empty()), Some(host).filter(|text| !text.is_empty()));
+    match request::origin(header, Some("https"), host, [listed].into_iter()) {
+        OriginVerdict::Absent => assert_eq!(header, None),
+        OriginVerdict::Own => assert!(origin.eq_ignore_ascii_case(&format!("https://{}", host.unwrap()))),
+        OriginVerdict::Listed => assert!(origin.eq_ignore_ascii_case(listed)),
+        OriginVerdict::Refused => assert!(header.is_some() && origin != listed),
+    }
+    assert_ne!(request::origin(header, None, host, std::iter::empty()), OriginVerdict::Own, "nobody said how");
+    if let Some(host) = host.and_then(request::strict_host) {
+        assert!(host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)), "{host}");
+    }
+    if let Some(name) = request::subprotocol([query].into_iter()) {
+        assert!(query.split(',').any(|offered| offered.trim() == name) && name.len() <= 64);
+        assert!(!name.to_ascii_lowercase().contains("token"));
+    }
+    let _ = Forwarded::read(cookies.iter().copied(), [origin].into_iter());
+}
+
+/// The bytes as a request, as an answer, and as the text of /proc/PID/cgroup.
+pub fn broker(data: &[u8]) {
+    let data = &data[..data.len().min(2 * broker::LONGEST_LINE)];
+    let send = || {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(data).unwrap();
+        ours
+    };
+    let line = |data: &[u8]| data.ends_with(b"\n") && data.len() <= broker::LONGEST_LINE;
+    if let Ok(Some(request)) = broker_server::read_request(&mut send(), Duration::from_secs(5)) {
+        assert!(line(data) && request.version == broker::VERSION);
+        let text = serde_json::to_vec(&request).unwrap();
+        assert!(
+            text.len() < broker::LONGEST_LINE && serde_json::from_slice::<broker::Request>(&text).unwrap() == request
+        );
+    }
+    if let Ok((answer, descriptors)) = passing::receive(&send(), Instant::now() + Duration::from_secs(5)) {
+        assert!(line(data) && answer.version == broker::VERSION && descriptors.is_empty());
+        let text = serde_json::to_vec(&answer).unwrap();
+        assert_eq!(serde_json::from_slice::<broker::Answer>(&text).unwrap(), answer);
+    }
+    let text = String::from_utf8_lossy(data);
+    for hierarchy in [broker::Hierarchy::Unified, broker::Hierarchy::Named] {
+        let Some(path) = broker::cgroup_path(&text, hierarchy) else { continue };
+        assert!(!path.contains('\n'));
+        if let Some((unit, guest)) = broker::unit_of_path(path) {
+            assert!(unit == format!("console-proxy@{guest}.service") && path.ends_with(&format!("/{unit}")));
+        }
+    }
+}
+
+/// The bytes as a question, and as an answer.
+pub fn auth(data: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<auth::Request>(data) {
+        let text = serde_json::to_vec(&request).unwrap();
+        assert!(serde_json::from_slice::<auth::Request>(&text).unwrap() == request);
+        assert_eq!(format!("{request:?}"), format!("a question about {:?}", request.user), "nothing of a password");
+        if auth::is_user(&request.user) {
+            assert!(request.user.len() <= auth::LONGEST_USER && !request.user.contains(['\0', '\n', '\r', '\u{85}']));
+        }
+        if let auth::Question::Password { password, .. } = &request.question
+            && auth::is_password(password)
+        {
+            assert!(!password.is_empty() && password.len() <= auth::LONGEST_PASSWORD && !password.contains('\0'));
+        }
+    }
+    if let Ok(answer) = serde_json::from_slice::<auth::Answer>(data) {
+        let text = serde_json::to_vec(&answer).unwrap();
+        assert_eq!(serde_json::from_slice::<auth::Answer>(&text).unwrap(), answer);
+    }
+}
+
+/// The first byte says how large the pieces are in which the others come.
+pub fn rfb(data: &[u8]) {
+    let Some((pieces, stream)) = data.split_first() else { return };
+    let filter = |size: usize| {
+        let (mut filter, mut out) = (ViewOnly::default(), Vec::new());
+        let end = stream.chunks(size).find_map(|piece| filter.take(piece, &mut out).err());
+        (out, end)
+    };
+    let (whole, end) = filter(stream.len().max(1));
+    assert_eq!((&whole, &end), (&filter(usize::from(*pieces).max(1)).0, &filter(1).1), "pieces change nothing");
+    assert!(whole.len() <= stream.len());
+    only_shows(&whole);
+}
+
+/// Reads what the guest gets as RFC 6143 has it: a handshake, and messages that show and do nothing.
+fn only_shows(stream: &[u8]) {
+    let Some((version, rest)) = stream.split_at_checked(12) else { return assert_eq!(stream, b"", "a whole version") };
+    assert!(version == b"RFB 003.007\n" || version == b"RFB 003.008\n");
+    let Some((security, rest)) = rest.split_first() else { return };
+    let response = match security {
+        1 => 0,
+        2 => 16,
+        other => panic!("security type {other}"),
+    };
+    let Some(([shared], mut rest)) = rest.get(response..).and_then(|rest| rest.split_at_checked(1)) else { return };
+    assert_eq!(*shared, 1, "nobody is sent away");
+    while let Some(message) = rest.first() {
+        let length = match message {
+            0 => 20,
+            2 if rest.len() < 4 => return,
+            2 => 4 + 4 * usize::from(u16::from_be_bytes([rest[2], rest[3]])),
+            3 | 150 => 10,
+            248 if rest.len() < 9 => return,
+            248 => 9 + usize::from(rest[8]),
+            other => panic!("message {other} reached the guest"),
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+}
+
+/// The bytes as the XML of a running guest, and of a definition.
+pub fn domain(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(domain) = Domain::parse(&text) else { return };
+    let (config, slot) = (Config::default(), 4);
+    let tls = Tls { vnc: VncTls::Off, spice: Ok("PEM".to_owned()) };
+    let route = reach::route(&domain, slot, &config, &tls, 0).unwrap();
+    assert_eq!(Route::parse(&route.to_text()).as_ref(), Ok(&route), "a route reads back");
+    let graphics = u32::try_from(text.matches("<graphics").count()).unwrap();
+    for backend in route.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)) {
+        match backend {
+            Backend::Tcp(ip, port) => assert!(ip.is_loopback() && *port != 0),
+            Backend::Unix(path) => assert!(path.starts_with('/')),
+            Backend::Display(index) => assert!(*index < graphics),
+            Backend::Pty(_) => {}
+        }
+    }
+    let settings = wiring::Settings { config: &config, vnc_listen: "127.0.0.1" };
+    if let Ok(wired) = wiring::wire(&text, settings, Some(slot)) {
+        assert_eq!(Domain::parse(&wired.text).map(|domain| domain.uuid), Ok(domain.uuid.clone()));
+        let back = wiring::unwire(&wired.text).unwrap();
+        assert_eq!(back.text, wiring::unwire(&text).unwrap().text, "what is taken back is what was added");
+        assert_eq!(wiring::wire(&wired.text, settings, Some(slot)).unwrap().text, wired.text, "twice changes nothing");
+    }
+    if let Ok(Some(filtered)) = wiring::filter(&text, &config, slot) {
+        assert_eq!(Domain::parse(&filtered).map(|domain| domain.uuid), Ok(domain.uuid));
+    }
+}
