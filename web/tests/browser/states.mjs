@@ -39,6 +39,11 @@ const asksLogin =
   (body = 'a ticket is needed: `console-proxy url GUEST` on the host prints one') =>
   (route) =>
     route.fulfill({ status: 401, contentType: 'text/plain', headers: { 'console-proxy-login': 'password' }, body });
+/** What must not be asked. */
+const never = (what) => (route) => {
+  route.request().frame().page().trouble.push(what);
+  return route.abort();
+};
 const ticketOf = (sub) => `h.${Buffer.from(JSON.stringify({ sub })).toString('base64url')}.s`;
 const byLink = { ends: guestEnds(), by: 'ticket' };
 const tell =
@@ -253,7 +258,7 @@ const scenes = {
     after: async (page) => {
       await logsIn('Too many attempts. Try again in 90 s.')(page);
       await page.getByText(/Next attempt in 8\d s\./).waitFor();
-      await page.route('**/api/session', () => Promise.reject(new Error('sent while it has to wait')));
+      await page.route('**/api/session', never('sent while it has to wait'));
       await fills(page, 'ann', 'again');
     },
     state: 'login',
@@ -273,7 +278,7 @@ const scenes = {
   },
   'login-colon': {
     guest: asksLogin(),
-    session: () => Promise.reject(new Error('sent')),
+    session: never('sent'),
     after: logsIn('A user name with a colon', 'an:n', 'right'),
     state: 'login',
   },
@@ -303,7 +308,7 @@ const scenes = {
   'login-after-log-out': { socket: speaks(prompt), after: leavesNothing, state: 'login', sees: 'You are logged out' },
   'ask-whose': {
     query: `?token=${ticketOf('bob')}`,
-    session: () => Promise.reject(new Error('bought before the answer')),
+    session: never('bought before the answer'),
     state: 'whose',
     sees: 'This link opens the consoles as bob. You are here as ann.',
     keeps: true,
@@ -667,6 +672,7 @@ async function play(name, scene, look) {
   const trouble = [];
   /** What the played console heard. */
   page.heard = [];
+  page.trouble = trouble;
   page.on('pageerror', (error) => trouble.push(`error: ${error.message}`));
   page.on('console', (message) => /Content Security|Refused to/.test(message.text()) && trouble.push(message.text()));
   await page.route('**/api/guest', scene.guest ?? tell());
