@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::audit;
-use super::guest::Guest;
-use super::identity::{Person, Proof, identify};
+use super::guest::{Guest, viewer_of};
+use super::identity::{Person, Proof, identify, no_right, session_to_end};
 use super::limits;
 use super::live::Connection;
 use super::page;
@@ -120,10 +120,14 @@ async fn decide(
     match endpoint {
         Endpoint::Guest => {
             let person = identify(&guest, &route, asked, &peer.to_string()).await?;
+            // A ticket that a guest's settings leave nothing of is still a good one.
+            if person.rights.is_none() && person.is_user() {
+                return Err(no_right(&person.name));
+            }
             Ok(about(&guest, &route, &person).await)
         }
         Endpoint::Session => buy_session(&guest, &route, asked, peer).await,
-        Endpoint::Logout => log_out(&guest, &route, asked, peer).await,
+        Endpoint::Logout => log_out(&guest, &route, asked, peer),
         Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }
@@ -191,17 +195,13 @@ async fn buy_session(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -
 }
 
 /// `POST /api/logout`: the session and its websockets end.
-async fn log_out(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
-    let person = identify(guest, route, asked, &peer.to_string()).await?;
-    let how = person.how();
-    let Proof::Session(id, session) = person.proof else {
-        return Err(refuse(401, "there is no session to end"));
-    };
+fn log_out(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+    let (id, session) = session_to_end(guest, route, asked)?;
     guest.store.remove(&id).map_err(|why| refuse(500, format!("the session cannot be ended: {why}")))?;
-    for entry in guest.live.all().iter().filter(|entry| entry.viewer == person.viewer) {
+    for entry in guest.live.all().iter().filter(|entry| entry.viewer == viewer_of(&id)) {
         entry.end(End::LOGGED_OUT);
     }
-    audit::logout(route, peer, &session.sub, &how);
+    audit::logout(route, peer, &session.sub, &session.how());
     let mut headers = plain_headers();
     headers.push(("set-cookie", set_cookie(guest, route, "", 0)));
     Ok(Reply { status: 204, headers, ..Reply::default() })

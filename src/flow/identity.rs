@@ -16,7 +16,7 @@ use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, OriginVerdict};
 use crate::rules::rights::Rights;
 use crate::rules::route::{Auth, Route};
-use crate::rules::session::{Bought, Session, Standing};
+use crate::rules::session::{Session, Standing};
 use crate::rules::ticket::{Claims, Mode};
 
 /// Who asks, and what they may.
@@ -51,10 +51,11 @@ impl Person {
 
     /// How they showed who they are, for people.
     pub(super) fn how(&self) -> String {
-        match (self.ticket(), &self.proof) {
-            (Some((issuer, jti)), _) => format!("ticket {issuer}/{jti}"),
-            (None, Proof::Open) => "anyone".to_owned(),
-            (None, _) => "password".to_owned(),
+        match &self.proof {
+            Proof::Ticket(claims) => format!("ticket {}/{}", claims.iss, claims.jti),
+            Proof::Session(_, session) => session.how(),
+            Proof::Password(_) => "password".to_owned(),
+            Proof::Open => "anyone".to_owned(),
         }
     }
 
@@ -68,6 +69,11 @@ impl Person {
         }
     }
 
+    /// Whether it is a user of this host, not the bearer of a ticket.
+    pub(super) fn is_user(&self) -> bool {
+        self.ticket().is_none() && !matches!(self.proof, Proof::Open)
+    }
+
     fn ticket(&self) -> Option<(&str, &str)> {
         match &self.proof {
             Proof::Ticket(claims) => Some((&claims.iss, &claims.jti)),
@@ -79,23 +85,10 @@ impl Person {
 
 /// Finds out who asks, by the strongest thing that the request brings. `from` is their address.
 pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: &str) -> Result<Person, Refused> {
-    if asked.count("origin") > 1 || asked.count("host") > 1 || asked.count("authorization") > 1 {
-        return Err(refuse(400, "the request has a header twice that may stand once"));
-    }
-    let (origin, host) = (asked.header("origin"), asked.header("host"));
-    let scheme = guest.scheme_of(asked);
-    let stranger = || match scheme {
-        Some(_) => refuse(403, format!("pages of {} may not connect here", printable(origin.unwrap_or_default())))
-            .because(Reason::Origin),
-        None => refuse(403, "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site")
-            .because(Reason::Origin),
-    };
+    stand_once(asked)?;
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
-        let verdict = guest.origin(origin, scheme, host, None);
-        if verdict == OriginVerdict::Refused {
-            return Err(stranger());
-        }
+        site(guest, asked, None)?;
         let (name, rights) = ("anyone".to_owned(), Rights::all());
         return Ok(Person { viewer: name.clone(), name, rights, life: longest, proof: Proof::Open });
     }
@@ -111,10 +104,7 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
 
     let ticket = query.or(bearer).or(spare).map(|token| guest.check_ticket(token, route));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
-    let verdict = guest.origin(origin, scheme, host, issuer.as_deref());
-    if verdict == OriginVerdict::Refused {
-        return Err(stranger());
-    }
+    let verdict = site(guest, asked, issuer.as_deref())?;
     // A browser says where a websocket or a POST comes from; without that, only a ticket or a password counts.
     let cookie_counts = verdict != OriginVerdict::Absent || (asked.method == "GET" && !asks_for_websocket(asked));
     match (ticket, basic, session) {
@@ -122,9 +112,7 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
         (None, Some((user, password)), _) => log_in(guest, route, user, password, from).await,
         (_, _, Some(Ok((id, session)))) if cookie_counts => of_cookie(guest, route, id, session).await,
         (Some(Err(why)), ..) => Err(why.into()),
-        (None, None, Some(Ok(_))) => {
-            Err(refuse(401, "a session counts with an Origin header alone: use a ticket").because(Reason::Session))
-        }
+        (None, None, Some(Ok(_))) => Err(no_origin()),
         (None, None, Some(Err(why))) => Err(refuse(401, why).because(Reason::Session)),
         (None, None, None) => Err(refuse(401, "a ticket is needed: `console-proxy url GUEST` on the host prints one")),
     }
@@ -152,13 +140,9 @@ async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Re
         }
         Err(Stale::Unknown(why)) => return Err(refuse(503, format!("it cannot be found out now who you are: {why}"))),
     };
-    let rights = guest.rights_of_session(route, &session);
-    if rights.is_none() && matches!(session.bought, Bought::Password(_)) {
-        return Err(no_right(&session.sub));
-    }
     Ok(Person {
         name,
-        rights,
+        rights: guest.rights_of_session(route, &session),
         viewer: viewer_of(&id),
         life: Duration::from_secs(session.ends.saturating_sub(now())),
         proof: Proof::Session(id, session),
@@ -168,6 +152,41 @@ async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Re
 /// A user of this host to whom nothing of the guest is given.
 pub(super) fn no_right(user: &str) -> Refused {
     refuse(403, format!("{} has no right to this guest", printable(user))).because(Reason::Right).of(user)
+}
+
+/// The session that a page brings in order to end it, with whatever right is left in it. Nobody is asked about its user.
+pub(super) fn session_to_end(guest: &Guest, route: &Route, asked: &Asked) -> Result<(Id, Session), Refused> {
+    stand_once(asked)?;
+    let cookie = request::cookie(asked.headers("cookie"), &request::session_cookie(&route.uuid))?.map(Id::of_cookie);
+    let found = cookie.and_then(|id| guest.store.get(&id).map(|session| (id, session)));
+    match (site(guest, asked, None)?, found) {
+        (_, None) => Err(refuse(401, "there is no session to end")),
+        (OriginVerdict::Absent, Some(_)) => Err(no_origin()),
+        (_, Some(found)) => Ok(found),
+    }
+}
+
+fn no_origin() -> Refused {
+    refuse(401, "a session counts with an Origin header alone: use a ticket").because(Reason::Session)
+}
+
+fn stand_once(asked: &Asked) -> Result<(), Refused> {
+    let once = ["origin", "host", "authorization"].iter().all(|name| asked.count(name) <= 1);
+    if once { Ok(()) } else { Err(refuse(400, "the request has a header twice that may stand once")) }
+}
+
+/// Which site's page asks; one that may not is refused.
+fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerdict, Refused> {
+    let (origin, scheme) = (asked.header("origin"), guest.scheme_of(asked));
+    let verdict = guest.origin(origin, scheme, asked.header("host"), issuer);
+    if verdict != OriginVerdict::Refused {
+        return Ok(verdict);
+    }
+    let words = match scheme {
+        Some(_) => format!("pages of {} may not connect here", printable(origin.unwrap_or_default())),
+        None => "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site".to_owned(),
+    };
+    Err(refuse(403, words).because(Reason::Origin))
 }
 
 /// The session of a cookie; an error: why it does not count, in words.

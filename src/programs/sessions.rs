@@ -135,8 +135,7 @@ fn rows_of(paths: &Paths, config: &Config, orders: &Orders, route: &Route) -> Ve
         if !alive || orders.ended(&route.uuid, &subject(&id, &session)).is_some() {
             continue;
         }
-        let how = session.ticket().map_or_else(|| "password".to_owned(), |(iss, jti)| format!("ticket {iss}/{jti}"));
-        let mut row = row(&session.sub, &how);
+        let mut row = row(&session.sub, &session.how());
         (row.session, row.began, row.ends) = (Some(id.to_string()), session.began / 1000, Some(session.ends));
         for shown in own {
             add(&mut row, shown);

@@ -81,6 +81,12 @@ impl Session {
         now < self.ends && (in_use || now < self.last_used.saturating_add(idle))
     }
 
+    /// How its person showed who they are, for people.
+    #[must_use]
+    pub fn how(&self) -> String {
+        self.ticket().map_or_else(|| "password".to_owned(), |(issuer, jti)| format!("ticket {issuer}/{jti}"))
+    }
+
     /// The ticket that bought it: issuer and `jti`.
     #[must_use]
     pub fn ticket(&self) -> Option<(&str, &str)> {

@@ -306,6 +306,9 @@ fn a_group_that_is_lost_ends_open_consoles_and_the_session() {
     }
     kept.echoes("not mine");
     assert_eq!(proxy.refusal("/vnc", &headers(&ann)).status, 403);
+    assert_eq!(proxy.ask("GET", "/api/guest", &headers(&ann)).status, 403);
+    assert_eq!(proxy.ask("POST", "/api/logout", &headers(&ann)).status, 204, "out of it anybody may");
+    assert_eq!(proxy.ask("GET", "/api/guest", &headers(&ann)).status, 401);
 }
 
 #[test]
