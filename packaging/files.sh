@@ -45,6 +45,8 @@ rpm)
 		case $dest in
 		# No SELinux policy lets libvirt run it yet: beside the other files, to be put there by hand.
 		etc/libvirt/hooks/*) dest=usr/share/console-proxy/libvirt-hook ;;
+		# Its own rules for all services have another name.
+		etc/pam.d/console-proxy) source=packaging/pam/console-proxy.rpm extra=', config = "noreplace"' ;;
 		etc/*) extra=', config = "noreplace"' ;;
 		usr/share/doc/console-proxy/* | usr/share/man/*) extra=', doc = true' ;;
 		esac

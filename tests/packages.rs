@@ -113,7 +113,12 @@ fn every_unit_and_template_is_packaged() {
 fn what_an_administrator_edits_is_kept_at_an_upgrade() {
     let conffiles = run("dpkg-deb", &["-I", deb().to_str().unwrap(), "conffiles"], false);
     let configuration = run("rpm", &["-qp", "--configfiles", rpm().to_str().unwrap()], false);
-    for file in ["/etc/console-proxy/console-proxy.toml", "/etc/ufw/applications.d/console-proxy"] {
+    for file in [
+        "/etc/console-proxy/console-proxy.toml",
+        "/etc/ufw/applications.d/console-proxy",
+        "/etc/pam.d/console-proxy",
+        "/etc/pam.d/console-proxy-reach",
+    ] {
         assert!(conffiles.lines().any(|line| line == file), "{conffiles}");
         assert!(configuration.lines().any(|line| line == file), "{configuration}");
     }

@@ -35,6 +35,8 @@ fn a_proxy_is_exposed_to_at_most_0_6_and_the_broker_to_at_most_3() {
         ("console-proxy-guard.service", 3.0),
         ("console-proxy-ssh@.service", 0.6),
         ("console-proxy-prune.service", 2.0),
+        // Root, with what PAM's modules need.
+        ("console-proxy-auth@.service", 2.0),
     ] {
         let level = exposure(unit);
         assert!(level <= most, "{unit}: {level} is more than {most}");

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use console_proxy::edges::{broker_server, keys};
+use console_proxy::edges::{broker_server, caller, keys};
 use console_proxy::rules::route::{Auth, Backend as RouteBackend, Route};
 use console_proxy::rules::ticket::{self, Claims, Mode, Pattern};
 use ring::signature::Ed25519KeyPair;
@@ -411,7 +411,7 @@ impl Broker {
         let thread = std::thread::spawn(move || {
             let patience = Duration::from_millis(50);
             while !stopping.load(Relaxed) {
-                if !broker_server::wait(listener.as_fd(), PollFlags::IN, patience).unwrap_or(false) {
+                if !caller::wait(listener.as_fd(), PollFlags::IN, patience).unwrap_or(false) {
                     continue;
                 }
                 let Ok((mut stream, _)) = listener.accept() else { continue };

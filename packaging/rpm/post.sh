@@ -5,7 +5,7 @@ systemd-tmpfiles --create console-proxy.conf || :
 if [ "$1" -eq 1 ]; then
 	systemctl --no-reload enable console-proxy.target console-proxy-sync.path console-proxy-sync.service \
 		console-proxy-wire.path console-proxy-wire.service console-proxy-broker.socket \
-		console-proxy-guard.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-prune.timer >/dev/null 2>&1 || :
+		console-proxy-guard.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer >/dev/null 2>&1 || :
 	echo "console-proxy: there is no SELinux policy for the hook yet, so it was not put where libvirt runs it."
 	echo "console-proxy: where SELinux is off or permissive, enable it with"
 	echo "    install -D -m 755 /usr/share/console-proxy/libvirt-hook /etc/libvirt/hooks/qemu.d/console-proxy"
@@ -18,7 +18,7 @@ systemctl start console-proxy-guard.service console-proxy-keys.service || :
 for daemon in libvirtd virtqemud; do
 	if systemctl is-active --quiet "$daemon.service"; then systemctl reload "$daemon.service" || :; fi
 done
-systemctl start console-proxy.target console-proxy-broker.socket console-proxy-keys.timer console-proxy-ssh.socket console-proxy-prune.timer || :
+systemctl start console-proxy.target console-proxy-broker.socket console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer || :
 systemctl restart console-proxy-sync.path console-proxy-wire.path || :
 systemctl try-restart console-proxy-broker.service || :
 timeout 300 console-proxy wire --all --watch=0 || echo "console-proxy: some guests were not wired; see: console-proxy doctor" >&2

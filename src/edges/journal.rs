@@ -22,8 +22,48 @@ fn start(journal: Option<tracing_journald::Layer>, identifier: &str) {
     let journal = journal.map(|layer| {
         layer.with_syslog_identifier(identifier.to_owned()).with_field_prefix(Some("CONSOLE_PROXY".to_owned()))
     });
-    let plain = journal
-        .is_none()
-        .then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time());
+    let plain = journal.is_none().then(|| by_hand(std::io::stderr));
     let _ = tracing_subscriber::registry().with(journal.with_filter(level)).with(plain.with_filter(level)).try_init();
+}
+
+/// As text: the message and then the fields, without a clock, which whoever keeps the text has.
+fn by_hand<S, W>(writer: W) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + 'static,
+{
+    tracing_subscriber::fmt::layer().with_writer(writer).with_target(false).without_time()
+}
+
+/// What is logged from here on, by this thread and for as long as the guard lives, as it is printed by hand.
+#[cfg(test)]
+pub(crate) fn kept() -> (tracing::subscriber::DefaultGuard, impl Fn() -> Vec<String>) {
+    let text = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let layer = by_hand(Sink(text.clone())).with_filter(LevelFilter::INFO);
+    let guard = tracing_subscriber::registry().with(layer).set_default();
+    let lines = move || String::from_utf8_lossy(&text.lock().unwrap()).lines().map(str::to_owned).collect();
+    (guard, lines)
+}
+
+/// A text that grows.
+#[cfg(test)]
+#[derive(Clone)]
+struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Sink {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::broker_server::wait;
+use super::caller::wait;
 use crate::rules::broker::{Answer, LONGEST_LINE, MOST_DESCRIPTORS, VERSION};
 
 /// What has come of an answer.

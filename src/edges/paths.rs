@@ -86,6 +86,18 @@ impl Paths {
         self.state().join("unwired")
     }
 
+    /// What an administrator has ended: sessions, tickets.
+    #[must_use]
+    pub fn revoked(&self) -> PathBuf {
+        self.state().join("revoked/orders.json")
+    }
+
+    /// Replaced when a guest's proxy is to look at once at what its sessions stand on.
+    #[must_use]
+    pub fn look(&self, uuid: &Uuid) -> PathBuf {
+        self.guest(uuid).join("look")
+    }
+
     /// Recordings of text consoles, a folder for each guest.
     #[must_use]
     pub fn recordings(&self) -> PathBuf {
@@ -162,6 +174,18 @@ impl Paths {
     #[must_use]
     pub fn broker_socket(&self) -> PathBuf {
         self.run().join("broker/socket")
+    }
+
+    /// Where a proxy asks about a user and a password.
+    #[must_use]
+    pub fn auth_socket(&self) -> PathBuf {
+        self.run().join("auth/socket")
+    }
+
+    /// Failed passwords of the whole host, counted.
+    #[must_use]
+    pub fn failures(&self) -> PathBuf {
+        self.run().join("failures/counts")
     }
 
     /// The drop-in with a guest's port.

@@ -155,6 +155,19 @@ fn vnc_tls(paths: &Paths, conf: &QemuConf) -> VncTls {
     }
 }
 
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Has a guest's proxy look at once at what its open sessions stand on. Where none runs, nobody has to.
+pub fn have_it_look(paths: &Paths, uuid: &Uuid) -> Result<()> {
+    let file = paths.look(uuid);
+    files::replace(&file, b"", 0o644).with_context(|| format!("cannot write {}", file.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,13 +11,25 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::files;
 use crate::rules::route::hex;
-use crate::rules::session::{MOST, Session};
+use crate::rules::session::{Bought, MOST, Session, Standing};
 
 /// A session's name: the SHA-256 of its cookie in hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Id(String);
 
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Id {
+    /// Its text, 64 hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name of the session that a cookie stands for.
     #[must_use]
     pub fn of_cookie(cookie: &str) -> Self {
@@ -61,7 +73,7 @@ impl Store {
         files::make_folder(&self.folder, 0o770)?;
         let mut alive = 0;
         for (id, old) in self.all() {
-            if old.jti == session.jti && old.iss == session.iss {
+            if session.ticket().is_some() && old.ticket() == session.ticket() {
                 return Err(NoSession::Bought);
             }
             if is_alive(&id, &old) {
@@ -83,16 +95,25 @@ impl Store {
     /// The session of that name, alive or not.
     #[must_use]
     pub fn get(&self, id: &Id) -> Option<Session> {
-        let text = files::read(&self.folder.join(&id.0), 64 << 10).ok()??;
+        let text = files::read_untrusted(&self.folder.join(&id.0), 256 << 10).ok()??;
         serde_json::from_str(&text).ok()
     }
 
     /// Notes when a session was used last.
     pub fn touch(&self, id: &Id, now: u64) -> io::Result<()> {
-        match self.get(id) {
-            Some(session) => self.write(id, &Session { last_used: now, ..session }),
-            None => Ok(()),
-        }
+        self.change(id, |session| session.last_used = now)
+    }
+
+    /// Notes what was found out of the user whose password bought a session.
+    pub fn found(&self, id: &Id, standing: &Standing) -> io::Result<()> {
+        self.change(id, |session| session.bought = Bought::Password(standing.clone()))
+    }
+
+    /// A session that has ended meanwhile stays ended.
+    fn change(&self, id: &Id, change: impl FnOnce(&mut Session)) -> io::Result<()> {
+        let Some(mut session) = self.get(id) else { return Ok(()) };
+        change(&mut session);
+        self.write(id, &session)
     }
 
     /// Ends a session; that there is none is fine.
@@ -104,7 +125,9 @@ impl Store {
         files::replace(&self.folder.join(&id.0), &serde_json::to_vec(session)?, 0o660)
     }
 
-    fn all(&self) -> Vec<(Id, Session)> {
+    /// All sessions, alive or not.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Id, Session)> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
@@ -118,16 +141,9 @@ mod tests {
     use crate::rules::ticket::{Mode, Pattern};
 
     fn session(jti: &str) -> Session {
-        Session {
-            sub: "ann".into(),
-            iss: "host".into(),
-            jti: jti.into(),
-            consoles: vec![Pattern::All],
-            mode: Mode::Control,
-            began: 0,
-            ends: 10,
-            last_used: 0,
-        }
+        let (iss, jti) = ("host".to_owned(), jti.to_owned());
+        let bought = Bought::Ticket { iss, jti, consoles: vec![Pattern::All], mode: Mode::Control };
+        Session { sub: "ann".into(), bought, began: 0, ends: 10, last_used: 0 }
     }
 
     #[test]
@@ -160,5 +176,20 @@ mod tests {
         assert!(matches!(store.add(&session("last"), |_, _| true), Err(NoSession::TooMany)));
         store.add(&session("last"), |_, _| false).unwrap();
         assert_eq!(store.all().len(), 1);
+    }
+
+    #[test]
+    fn a_password_buys_as_many_as_it_is_given_and_what_is_found_out_later_revives_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let session = Session::by_password("ann".into(), vec!["libvirt".into()], 5000, 60);
+        let ids = [(); 2].map(|()| Id::of_cookie(&store.add(&session, |_, _| true).unwrap()));
+        let later = Standing { groups: Vec::new(), checked: 7 };
+        store.found(&ids[0], &later).unwrap();
+        assert_eq!(store.get(&ids[0]).unwrap().bought, Bought::Password(later.clone()));
+        store.remove(&ids[0]).unwrap();
+        store.found(&ids[0], &later).unwrap();
+        assert_eq!(store.get(&ids[0]), None);
+        assert_eq!(store.get(&ids[1]), Some(session));
     }
 }

@@ -28,7 +28,7 @@ impl Control {
     pub async fn ended(&self) -> End {
         tokio::select! {
             end = self.entry.ended() => end,
-            () = tokio::time::sleep_until(self.deadline) => End::SessionEnded,
+            () = tokio::time::sleep_until(self.deadline) => End::TIME_OUT,
         }
     }
 

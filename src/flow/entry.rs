@@ -6,19 +6,22 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use super::audit;
 use super::guest::Guest;
 use super::identity::{Person, Proof, identify};
+use super::limits;
 use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
 use super::session::open_console;
+use super::standing::of_session;
 use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
-use crate::edges::publish::now;
-use crate::edges::sessions::NoSession;
+use crate::edges::publish::now_ms;
+use crate::edges::sessions::{Id, NoSession};
+use crate::rules::audit::Reason;
 use crate::rules::close::End;
 use crate::rules::forwarded::Forwarded;
-use crate::rules::guest::printable;
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Route, Way};
 use crate::rules::session::Session;
@@ -49,18 +52,27 @@ impl std::fmt::Display for Peer {
 
 /// Answers one request. `connection` stays counted for as long as a session uses it.
 pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mut asked: Asked) -> Reply {
-    let peer = match peer {
-        Peer::Front => match believe(&mut asked) {
-            Ok(peer) => peer,
-            Err(refused) => return refuse_console(&guest, connection, &mut asked, refused),
-        },
-        direct => direct,
+    let (peer, connection) = match peer {
+        Peer::Front => {
+            let believed = believe(&mut asked);
+            let peer = believed.as_ref().map_or(Peer::Front, Peer::clone);
+            match believed.and_then(|peer| limits::admit_request(&guest, &peer, &connection)) {
+                Ok(connection) => (peer, connection),
+                Err(refused) => {
+                    audit::refused(&guest, &peer, &refused);
+                    return refuse_console(&guest, connection, &mut asked, refused);
+                }
+            }
+        }
+        direct => (direct, connection),
     };
     match decide(guest.clone(), &peer, connection.clone(), &mut asked).await {
         Ok(reply) => reply,
-        Err(refused) => {
-            if matches!(refused.status, 401 | 403) {
-                tracing::info!(peer = %peer, status = refused.status, "refused {peer}: {}", refused.words);
+        Err(mut refused) => {
+            audit::refused(&guest, &peer, &refused);
+            if matches!(refused.status, 401 | 403) && guest.takes_passwords() {
+                // The page then asks for one. Not as a challenge: browsers would ask by themselves.
+                refused.headers.push(("console-proxy-login", "password".to_owned()));
             }
             refuse_console(&guest, connection, &mut asked, refused)
         }
@@ -101,17 +113,17 @@ async fn decide(
         Ok(None) => return Err(refuse(404, "the guest is not running, or not published")),
         Err(why) => {
             // Whoever asks has shown no right yet: the words are for the journal.
-            tracing::error!("{why:#}");
+            audit::fault(&guest, &why);
             return Err(refuse(502, "the guest's route cannot be used: the host's journal says why"));
         }
     };
     match endpoint {
         Endpoint::Guest => {
-            let person = identify(&guest, &route, asked)?;
+            let person = identify(&guest, &route, asked, &peer.to_string()).await?;
             Ok(about(&guest, &route, &person).await)
         }
-        Endpoint::Session => buy_session(&guest, &route, asked),
-        Endpoint::Logout => Ok(log_out(&guest, &route, asked)?),
+        Endpoint::Session => buy_session(&guest, &route, asked, peer).await,
+        Endpoint::Logout => log_out(&guest, &route, asked, peer).await,
         Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }
@@ -120,20 +132,24 @@ async fn decide(
 
 /// What there is for this person.
 async fn about(guest: &Guest, route: &Route, person: &Person) -> Reply {
-    let ways = route.consoles.iter().filter(|way| person.may_open(way.console));
-    let consoles = join_all(ways.map(|way| about_console(guest, route, way, person.mode))).await;
+    let ways = route.consoles.iter().filter_map(|way| Some((way, person.rights.on(way.console)?)));
+    let consoles = join_all(ways.map(|(way, mode)| about_console(guest, route, way, mode))).await;
     let session = match &person.proof {
-        Proof::Session(_, session) => json!({"ends": session.ends}),
-        Proof::Ticket(_) | Proof::Open => serde_json::Value::Null,
+        Proof::Session(_, session) => {
+            let by = if session.ticket().is_some() { "ticket" } else { "password" };
+            json!({"ends": session.ends, "by": by})
+        }
+        Proof::Ticket(_) | Proof::Password(_) | Proof::Open => serde_json::Value::Null,
     };
-    let body = json!({"uuid": route.uuid, "name": route.name, "person": person.name, "mode": person.mode,
+    let most = person.rights.most(route.consoles.iter().map(|way| way.console)).unwrap_or(Mode::View);
+    let body = json!({"uuid": route.uuid, "name": route.name, "person": person.name, "mode": most,
                       "session": session, "consoles": consoles, "unreachable": route.unreachable});
     json_reply(200, &body)
 }
 
 async fn about_console(guest: &Guest, route: &Route, way: &Way, mode: Mode) -> serde_json::Value {
     let mut told = json!({"console": way.console, "path": format!("/{}", way.console), "reached": way.reached(),
-                          "added": way.added});
+                          "added": way.added, "mode": mode});
     if way.console.is_text()
         && let Some(ago) = guest.spoke(route, way).await
     {
@@ -151,36 +167,41 @@ fn json_reply(status: u16, body: &serde_json::Value) -> Reply {
     Reply { status, headers, body: body.to_string().into() }
 }
 
-/// `POST /api/session`: a ticket becomes a cookie.
-fn buy_session(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Refused> {
-    let person = identify(guest, route, asked)?;
-    let Proof::Ticket(claims) = person.proof else {
-        return Err(refuse(401, "a session is bought with a ticket"));
-    };
+/// `POST /api/session`: a ticket or a password becomes a cookie.
+async fn buy_session(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+    let person = identify(guest, route, asked, &peer.to_string()).await?;
     let life = guest.config().access.session_life.as_secs();
-    let session = Session::bought_with(&claims, now(), life);
-    let cookie = guest.store.add(&session, |id, old| guest.is_alive(id, old)).map_err(|why| match why {
-        NoSession::Bought => refuse(401, why.to_string()),
-        NoSession::TooMany => refuse(429, why.to_string()),
+    let how = person.how();
+    let session = match person.proof {
+        Proof::Ticket(claims) => Session::by_ticket(&claims, now_ms(), life),
+        Proof::Password(standing) => Session::by_password(person.name, standing.groups, now_ms(), life),
+        Proof::Session(..) | Proof::Open => return Err(refuse(401, "a session is bought with a ticket or a password")),
+    };
+    let is_alive =
+        |id: &Id, old: &Session| guest.is_alive(id, old) && guest.ended(route, &of_session(id, old)).is_none();
+    let cookie = guest.store.add(&session, is_alive).map_err(|why| match why {
+        NoSession::Bought => refuse(401, why.to_string()).because(Reason::Ticket).of(&session.sub),
+        NoSession::TooMany => refuse(429, why.to_string()).of(&session.sub),
         NoSession::Io(_) => refuse(500, why.to_string()),
     })?;
-    tracing::info!(guest = %route.uuid, person = %session.sub, jti = %session.jti, "{} began a session", printable(&session.sub));
+    audit::login(route, peer, &session.sub, &how);
     let mut headers = plain_headers();
     headers.push(("set-cookie", set_cookie(guest, route, &cookie, life)));
     Ok(Reply { status: 204, headers, ..Reply::default() })
 }
 
 /// `POST /api/logout`: the session and its websockets end.
-fn log_out(guest: &Guest, route: &Route, asked: &Asked) -> Result<Reply, Refused> {
-    let person = identify(guest, route, asked)?;
+async fn log_out(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+    let person = identify(guest, route, asked, &peer.to_string()).await?;
+    let how = person.how();
     let Proof::Session(id, session) = person.proof else {
         return Err(refuse(401, "there is no session to end"));
     };
     guest.store.remove(&id).map_err(|why| refuse(500, format!("the session cannot be ended: {why}")))?;
     for entry in guest.live.all().iter().filter(|entry| entry.viewer == person.viewer) {
-        entry.end(End::SessionEnded);
+        entry.end(End::LOGGED_OUT);
     }
-    tracing::info!(guest = %route.uuid, person = %session.sub, "{} ended the session", printable(&session.sub));
+    audit::logout(route, peer, &session.sub, &how);
     let mut headers = plain_headers();
     headers.push(("set-cookie", set_cookie(guest, route, "", 0)));
     Ok(Reply { status: 204, headers, ..Reply::default() })

@@ -217,7 +217,7 @@ mod tests {
             client
         })
         .await;
-        assert_eq!(end, End::SessionEnded);
+        assert_eq!(end, End::TIME_OUT);
         let expected = [b"\x82\x0ahelloworld", &PING[..], b"\x82\x01!", &close_frame(&end)].concat();
         assert_eq!(got, expected);
     }
@@ -232,7 +232,7 @@ mod tests {
             client
         })
         .await;
-        assert_eq!((end, got), (End::SessionEnded, b"\x82\x0ahello".to_vec()));
+        assert_eq!((end, got), (End::TIME_OUT, b"\x82\x0ahello".to_vec()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -314,6 +314,6 @@ mod tests {
             client
         })
         .await;
-        assert_eq!((end, got), (End::SessionEnded, b"\x88\x02\x03\xe9".to_vec()));
+        assert_eq!((end, got), (End::TIME_OUT, b"\x88\x02\x03\xe9".to_vec()));
     }
 }

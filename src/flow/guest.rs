@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::sync::Semaphore;
 
+use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
+use super::limits::Crowd;
 use super::live::Live;
 use super::logged::{Files, Logged};
 use super::past::Past;
@@ -22,14 +25,16 @@ use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
 use crate::edges::web::Shelf;
-use crate::edges::{broker, files, issuers, line, logs, recordings, tls};
+use crate::edges::{auth, broker, files, issuers, line, logs, recordings, revoked, tls};
+use crate::rules::auth::{Answer, Question, Request, VERSION};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid};
 use crate::rules::request::OriginVerdict;
+use crate::rules::revoked::Subject;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
-use crate::rules::ticket::{self, BadTicket, Claims};
+use crate::rules::ticket::{self, BadTicket, Claims, Mode};
 
 /// How backends are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,10 @@ pub struct Guest {
     pub live: Rc<Live>,
     /// The sessions on disk.
     pub store: Store,
+    /// How many connections each address has.
+    pub(super) crowd: Rc<Crowd>,
+    /// What the journal is told of those who come.
+    pub(super) audit: Audit,
     /// Its SPICE display.
     pub(super) spice: Spice,
     /// The page's files.
@@ -60,7 +69,15 @@ pub struct Guest {
     config: RefCell<files::Watched>,
     tls: RefCell<Option<tls::Server>>,
     issuers: RefCell<issuers::Folder>,
+    revoked: RefCell<revoked::Watched>,
+    /// Passwords that are being checked at a time.
+    pub(super) logins: Semaphore,
 }
+
+/// The most of them: each may be held up by its PAM module, and all guests share the host's.
+const LOGINS: usize = 8;
+/// How long a check may take; its unit is ended a little later (`RuntimeMaxSec=`).
+const CHECK: Duration = Duration::from_secs(28);
 
 impl Guest {
     /// Puts a guest together. `tls` is absent where plain connections are served by hand.
@@ -69,18 +86,23 @@ impl Guest {
         let issuers = issuers::Folder::load(&paths.issuers());
         let store = Store::new(&route_file.with_file_name("state"));
         let config = RefCell::new(files::Watched::new(&paths, config));
+        let revoked = revoked::Watched::new(&paths);
         Self {
             paths,
             route_file,
             config,
             live: Rc::default(),
             store,
+            crowd: Rc::default(),
+            audit: Audit::default(),
             spice: Spice::default(),
             shelf: Shelf::default(),
             hubs: Hubs::default(),
             opener,
             tls: RefCell::new(tls),
             issuers: RefCell::new(issuers),
+            revoked: RefCell::new(revoked),
+            logins: Semaphore::new(LOGINS),
         }
     }
 
@@ -133,6 +155,37 @@ impl Guest {
     /// Checks a ticket for this guest.
     pub fn check_ticket(&self, token: &str, route: &Route) -> Result<Claims, BadTicket> {
         ticket::check(token, self.issuers.borrow_mut().refresh(), (&route.uuid, &route.name), now())
+    }
+
+    /// Whether an issuer may still give tickets of that mode for the guest.
+    pub(super) fn issuer_may(&self, route: &Route, issuer: &str, mode: Mode) -> bool {
+        self.issuers
+            .borrow_mut()
+            .refresh()
+            .get(issuer)
+            .is_some_and(|issuer| issuer.may((&route.uuid, &route.name), mode).is_ok())
+    }
+
+    /// Why an administrator's order has ended something, in words.
+    pub(super) fn ended(&self, route: &Route, subject: &Subject<'_>) -> Option<&'static str> {
+        self.revoked.borrow_mut().refresh().ended(&route.uuid, subject)
+    }
+
+    /// Whether users of this host may log in: by hand nobody is there to ask about them.
+    #[must_use]
+    pub fn takes_passwords(&self) -> bool {
+        self.opener == Opener::Broker && self.config().access.passwords
+    }
+
+    /// Asks this host about one of its users; an error: why there is no answer, in words.
+    pub(super) async fn ask_auth(&self, user: &str, question: Question) -> Result<Answer, String> {
+        let guest = self.route_uuid().ok_or("the guest is not published")?;
+        let request = Request { version: VERSION, guest, user: user.to_owned(), question };
+        auth::ask(&self.paths.auth_socket(), &request, CHECK).await.map_err(|why| why.to_string())
+    }
+
+    fn route_uuid(&self) -> Option<Uuid> {
+        self.route().ok().flatten().map(|route| route.uuid)
     }
 
     /// Judges an Origin by the configuration, and by what the ticket's issuer lists.

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::limits::Place;
+use crate::edges::sessions::Id;
 use crate::rules::close::End;
 use crate::rules::guest::{Console, printable};
 use crate::rules::route::Reached;
-use crate::rules::ticket::Mode;
+use crate::rules::session::Standing;
+use crate::rules::ticket::{Claims, Mode};
 
 /// One session.
 #[derive(Debug)]
@@ -25,11 +28,15 @@ pub struct Entry {
     pub person: String,
     /// The ticket or session that let them in: sockets of one client share it.
     pub viewer: String,
+    /// How they showed who they are, for people: `password`, `ticket ISSUER/JTI`.
+    pub how: String,
+    /// What that stands on, which may be taken away.
+    pub pass: Pass,
     /// The client among those with that ticket or session, where it gave itself a name: one tab of a browser.
     pub client: Option<String>,
     /// The client's address.
     pub from: String,
-    /// Seconds since 1970.
+    /// Milliseconds since 1970.
     pub since: u64,
     /// The same moment on a clock that nobody sets.
     pub opened: Instant,
@@ -54,6 +61,12 @@ pub struct Shown {
     pub mode: Mode,
     /// The person.
     pub person: String,
+    /// How they showed who they are: `password`, `ticket ISSUER/JTI`.
+    #[serde(default)]
+    pub how: String,
+    /// The name of the session that they came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// The client's address.
     pub from: String,
     /// Seconds since 1970.
@@ -79,12 +92,29 @@ pub struct Opening {
     pub person: String,
     /// The ticket or session.
     pub viewer: String,
+    /// How they showed who they are.
+    pub how: String,
+    /// What that stands on.
+    pub pass: Pass,
     /// The name that the client gave itself.
     pub client: Option<String>,
     /// The client's address.
     pub from: String,
-    /// Seconds since 1970.
+    /// Milliseconds since 1970.
     pub since: u64,
+}
+
+/// What a session stands on, and what is looked at again while it lasts.
+#[derive(Clone, Debug)]
+pub enum Pass {
+    /// Nothing: by hand, without rights.
+    Open,
+    /// A ticket.
+    Ticket(Claims),
+    /// A session that a ticket or a password bought.
+    Session(Id),
+    /// A password that came along, and what was found out of its user.
+    Password(RefCell<Standing>),
 }
 
 /// The table.
@@ -103,16 +133,40 @@ pub struct Seat {
     live: Rc<Live>,
 }
 
-/// A TCP connection that is counted; sessions keep theirs.
+/// A TCP connection that is counted, here and for its address; sessions keep theirs.
 #[derive(Debug)]
-pub struct Connection(Rc<Live>);
+pub struct Connection {
+    counted: Counted,
+    _place: Option<Place>,
+}
+
+#[derive(Debug)]
+enum Counted {
+    Here(Rc<Live>),
+    /// One of a reverse proxy's requests: the connection that it came by is.
+    Below(#[allow(dead_code, reason = "it is counted for as long as it is kept")] Rc<Connection>),
+}
+
+impl Connection {
+    /// A request for an address behind a reverse proxy, as a connection of that address.
+    #[must_use]
+    pub(super) fn behind(connection: Rc<Self>, place: Place) -> Self {
+        Self { counted: Counted::Below(connection), _place: Some(place) }
+    }
+}
 
 impl Live {
     /// Counts one more connection.
     #[must_use]
     pub fn connect(self: &Rc<Self>) -> Connection {
+        self.connect_from(None)
+    }
+
+    /// Counts one more connection, whose address has a place for it.
+    #[must_use]
+    pub(super) fn connect_from(self: &Rc<Self>, place: Option<Place>) -> Connection {
         self.connections.set(self.connections.get() + 1);
-        Connection(self.clone())
+        Connection { counted: Counted::Here(self.clone()), _place: place }
     }
 
     /// Open connections, sessions or not.
@@ -124,13 +178,15 @@ impl Live {
     /// Enters a session.
     #[must_use]
     pub fn enter(self: &Rc<Self>, opening: Opening) -> Seat {
-        let Opening { console, reached, mode, person, viewer, client, from, since } = opening;
+        let Opening { console, reached, mode, person, viewer, how, pass, client, from, since } = opening;
         let entry = Rc::new(Entry {
             console,
             reached: Cell::new(reached),
             mode,
             person,
             viewer,
+            how,
+            pass,
             client,
             from,
             since,
@@ -178,8 +234,13 @@ impl Live {
             reached: entry.reached.get(),
             mode: entry.mode,
             person: entry.person.clone(),
+            how: entry.how.clone(),
+            session: match &entry.pass {
+                Pass::Session(id) => Some(id.to_string()),
+                _ => None,
+            },
             from: entry.from.clone(),
-            since: entry.since,
+            since: entry.since / 1000,
             bytes_out: entry.out.get(),
             bytes_in: entry.input.get(),
             bytes_dropped: entry.dropped.get(),
@@ -255,8 +316,10 @@ impl Drop for Seat {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.changed.notify_waiters();
+        if let Counted::Here(live) = &self.counted {
+            live.connections.set(live.connections.get() - 1);
+            live.changed.notify_waiters();
+        }
     }
 }
 
@@ -283,6 +346,8 @@ mod tests {
             mode: Mode::Control,
             person: person.into(),
             viewer: "j".into(),
+            how: "password".into(),
+            pass: Pass::Open,
             client: None,
             from: "192.0.2.1".into(),
             since: 0,

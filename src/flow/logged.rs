@@ -22,6 +22,11 @@ const CHUNK: usize = 32 << 10;
 const READS: usize = 8;
 /// What the port said and the log may lack: more than its writer ever has under way.
 const KEPT: usize = 256 << 10;
+/// The log's last words that are kept beside: where it is given up they say where in the port's words it ended. Counts
+/// alone do not, to a few bytes: a guest that talked while both were opened said those to one of the two.
+const CONTEXT: usize = 64;
+/// As many of them must be the same.
+const ENOUGH: usize = 8;
 /// When the port has ended, who writes the log may be that much behind.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
@@ -46,6 +51,8 @@ struct State {
     pace: Pace,
     /// The port's last words, the log's backlog among them.
     said: VecDeque<u8>,
+    /// The log's last words.
+    logged: VecDeque<u8>,
     scratch: Vec<u8>,
     wake: Option<Instant>,
     refresh: bool,
@@ -59,6 +66,7 @@ impl<L: Line, F: Files> Logged<L, F> {
         let state = State {
             pace: Pace::default(),
             said: VecDeque::new(),
+            logged: VecDeque::new(),
             scratch: vec![0; CHUNK],
             wake: None,
             refresh: false,
@@ -89,15 +97,20 @@ impl<L: Line, F: Files> Logged<L, F> {
         }
     }
 
-    /// Keeps of what the port said what the log lacks.
+    /// Keeps of what the port said what the log lacks, and a little before it.
     fn trim(state: &mut State) {
         let behind = usize::try_from(state.pace.behind()).unwrap_or(usize::MAX);
-        let over = state.said.len().saturating_sub(behind.min(KEPT));
+        let over = state.said.len().saturating_sub(behind.min(KEPT).saturating_add(2 * CONTEXT));
         state.said.drain(..over);
+        let over = state.logged.len().saturating_sub(CONTEXT);
+        state.logged.drain(..over);
     }
 
-    fn give_up(&self, state: &State, why: &dyn std::fmt::Display) {
+    fn give_up(&self, state: &mut State, why: &dyn std::fmt::Display) {
         let missing = state.pace.behind().saturating_sub(state.said.len() as u64);
+        let lacking = usize::try_from(state.pace.behind()).unwrap_or(usize::MAX).min(state.said.len());
+        let ended = end_of(state.said.make_contiguous(), state.logged.make_contiguous(), lacking);
+        state.said.drain(..ended);
         tracing::warn!("the log of a console does not follow ({why}): the port is shown itself");
         self.past.give_up(missing);
     }
@@ -111,6 +124,18 @@ impl<L: Line, F: Files> Logged<L, F> {
             n => Ok(n),
         }
     }
+}
+
+/// Where in the port's words the log ended: where it has its last words, next to where it lacks `lacking` bytes.
+fn end_of(said: &[u8], logged: &[u8], lacking: usize) -> usize {
+    let counted = said.len() - lacking;
+    let fits = |end: usize| {
+        let known = end.min(logged.len());
+        known >= ENOUGH && said[end - known..end] == logged[logged.len() - known..]
+    };
+    let near =
+        (0..=CONTEXT).flat_map(|off| [counted.checked_sub(off), Some(counted + off).filter(|end| *end <= said.len())]);
+    near.flatten().find(|end| fits(*end)).unwrap_or(counted)
 }
 
 impl<L: Line, F: Files> Line for Logged<L, F> {
@@ -158,6 +183,7 @@ impl<L: Line, F: Files> Line for Logged<L, F> {
             Ok(0) => {}
             Ok(n) => {
                 state.pace.logged(now, n);
+                state.logged.extend(&bytes[n.saturating_sub(CONTEXT)..n]);
                 Self::trim(state);
                 return Ok(n);
             }
@@ -433,6 +459,40 @@ mod tests {
                 ms(1100).await;
                 assert_eq!((shown(&hub).as_str(), past(&hub).live().map(|live| live.from)), ("one two", Some(4)));
             }
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_log_that_ends_is_gone_on_from_where_it_has_its_last_words() {
+        for (said, logged, lacking, rest) in [
+            ("one two three four", "one two thre", 6, "e four"),
+            ("one two three four", "one two thre", 7, "e four"),
+            ("one two three four", "one two thre", 0, "e four"),
+            ("one two three four", "something else", 5, " four"),
+            ("one two three four", "three", 5, " four"),
+            ("aaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaa", 3, "aaa"),
+            ("", "", 0, ""),
+        ] {
+            let end = end_of(said.as_bytes(), logged.as_bytes(), lacking);
+            assert_eq!(&said[end..], rest, "{said:?} {logged:?} {lacking}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_log_had_before_the_port_was_read_is_not_said_again_where_the_log_ends() {
+        local(async {
+            let mut host = Host::new("");
+            let hub = host.open();
+            host.say("0123456789 ");
+            ms(2).await;
+            // The log is read before the port is: the port's copy would be counted as lacking in it.
+            host.log("ab");
+            ms(100).await;
+            assert_eq!(shown(&hub), "0123456789 ab");
+            host.guest.as_ref().unwrap().say(b"abcdef");
+            ms(1100).await;
+            assert_eq!(shown(&hub), "0123456789 abcdef");
         })
         .await;
     }

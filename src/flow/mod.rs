@@ -1,6 +1,7 @@
 //! Connections and sessions: what happens between an accepted socket and a guest's console.
 
 pub mod attach;
+mod audit;
 pub mod control;
 pub mod display;
 pub mod entry;
@@ -8,8 +9,10 @@ pub mod forward;
 pub mod guest;
 pub mod hub;
 mod identity;
+mod limits;
 pub mod live;
 pub mod logged;
+mod login;
 mod page;
 pub mod past;
 pub mod recorder;
@@ -18,6 +21,7 @@ pub mod serial;
 pub mod server;
 mod session;
 mod spice;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod upgrade;

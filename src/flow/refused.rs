@@ -1,6 +1,7 @@
 //! Answers that are refusals: a status and words, from whatever refused.
 
 use crate::edges::http::Reply;
+use crate::rules::audit::Reason;
 use crate::rules::broker::{Kind, Refusal};
 use crate::rules::request::BadRequest;
 use crate::rules::ticket::BadTicket;
@@ -10,13 +11,30 @@ pub(super) struct Refused {
     pub(super) status: u16,
     pub(super) words: String,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// Why, for the audit; nothing where it says nothing of the client, such as for who brings no right at all.
+    pub(super) reason: Option<Reason>,
+    /// Who asked, as far as that is known.
+    pub(super) person: Option<String>,
 }
 
 pub(super) fn refuse(status: u16, words: impl Into<String>) -> Refused {
-    Refused { status, words: words.into(), headers: Vec::new() }
+    let reason = (status == 429).then_some(Reason::Limit);
+    Refused { status, words: words.into(), headers: Vec::new(), reason, person: None }
 }
 
 impl Refused {
+    /// The audit is to be told this reason.
+    pub(super) fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// The audit is to be told who asked.
+    pub(super) fn of(mut self, person: &str) -> Self {
+        self.person = Some(person.to_owned());
+        self
+    }
+
     pub(super) fn reply(self) -> Reply {
         let mut headers = plain_headers();
         headers.push(("content-type", "text/plain; charset=utf-8".to_owned()));
@@ -36,7 +54,8 @@ impl From<BadRequest> for Refused {
 
 impl From<BadTicket> for Refused {
     fn from(why: BadTicket) -> Self {
-        refuse(if why.is_forbidden() { 403 } else { 401 }, why.to_string())
+        let (status, reason) = if why.is_forbidden() { (403, Reason::Right) } else { (401, Reason::Ticket) };
+        refuse(status, why.to_string()).because(reason)
     }
 }
 

@@ -511,7 +511,7 @@ mod tests {
                 }
             };
             let end = beside(&hub, &control, (sender, receiver), answering).await;
-            assert_eq!((end, start.elapsed()), (End::SessionEnded, Duration::from_millis(61_234)));
+            assert_eq!((end, start.elapsed()), (End::TIME_OUT, Duration::from_millis(61_234)));
         })
         .await;
     }

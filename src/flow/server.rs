@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use super::entry::{self, Peer};
 use super::guest::Guest;
 use super::live::Connection;
+use super::standing;
+use super::{audit, limits};
 use crate::edges::http::{self, Asked, Client, Reply};
 use crate::edges::tls;
 use crate::rules::close::End;
@@ -64,10 +66,20 @@ pub enum Ended {
 
 /// Serves until nobody was there for the configured time (with `idle`), or until `stop`; then sessions are told and given time.
 pub async fn run(guest: Rc<Guest>, listeners: Vec<Listener>, idle: bool, stop: impl Future<Output = ()>) -> Ended {
-    let accepting = accept_all(&guest, &listeners);
+    let ended = tokio::select! {
+        ended = serve_all(&guest, &listeners, idle, stop) => ended,
+        never = audit::keep_telling(&guest) => match never {},
+    };
+    audit::tell_rest(&guest);
+    ended
+}
+
+async fn serve_all(guest: &Rc<Guest>, listeners: &[Listener], idle: bool, stop: impl Future<Output = ()>) -> Ended {
+    let accepting = accept_all(guest, listeners);
     let ended = tokio::select! {
         () = accepting => Ended::Stopped,
-        () = unused(&guest, idle) => Ended::Idle,
+        () = unused(guest, idle) => Ended::Idle,
+        () = standing::watch(guest) => Ended::Stopped,
         () = stop => Ended::Stopped,
     };
     if ended == Ended::Idle {
@@ -113,8 +125,12 @@ async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
         }
         match listener.accept().await {
             Ok(arrived) => {
-                let connection = Rc::new(guest.live.connect());
-                tokio::task::spawn_local(serve(guest.clone(), arrived, connection));
+                let (Arrived::Tcp(_, peer) | Arrived::Unix(_, peer)) = &arrived;
+                match limits::admit(guest, peer) {
+                    Ok(connection) => drop(tokio::task::spawn_local(serve(guest.clone(), arrived, connection))),
+                    // It is closed at once: whoever has so many has heard enough.
+                    Err(refused) => audit::refused(guest, peer, &refused),
+                }
             }
             Err(why) => {
                 tracing::warn!("cannot accept a connection: {why}");

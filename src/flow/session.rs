@@ -13,10 +13,11 @@ use super::identity::{Person, Proof, identify};
 use super::live::{Connection, Opening, Seat};
 use super::refused::{Refused, refuse};
 use super::serial::Wanted;
-use super::{display, forward, serial, spice, upgrade};
+use super::{audit, display, forward, limits, serial, spice, upgrade};
 use crate::edges::http::{Asked, Native, Reply, Upgrade, upgrade_backend};
-use crate::edges::publish::now;
+use crate::edges::publish::{now, now_ms};
 use crate::edges::{host, tls, websocket};
+use crate::rules::audit::Reason;
 use crate::rules::broker::Part;
 use crate::rules::close::End;
 use crate::rules::config::Sharing;
@@ -45,21 +46,23 @@ pub(super) async fn open_console(
     let key = upgrade::check(asked)?;
     let wish = Wish::of_query(&asked.query)?;
     let client = request::client(&asked.query)?.map(str::to_owned);
-    let person = identify(&guest, &route, asked)?;
-    let (way, person) = choose(&guest, &route, endpoint, person, client.as_deref())?;
-    let is_bridged = person.mode == Mode::View || (way.console == Console::Spice && guest.spice.is_bridged(&route));
+    let person = identify(&guest, &route, asked, &peer.to_string()).await?;
+    let (way, mode) = choose(&guest, &route, endpoint, &person, client.as_deref())?;
+    let is_bridged = mode == Mode::View || (way.console == Console::Spice && guest.spice.is_bridged(&route));
     let reached = if is_bridged { Reached::Bridged } else { way.reached() };
     // The seat is taken before the backend is opened: two that come at once must not both think that
     // nobody types.
     let seat = guest.live.enter(Opening {
         console: way.console,
         reached: if matches!(way.raw, Some(Backend::Pty(_))) { Reached::Pty } else { reached },
-        mode: person.mode,
+        mode,
         person: person.name.clone(),
         viewer: person.viewer.clone(),
+        how: person.how(),
+        pass: person.pass(),
         client,
         from: peer.to_string(),
-        since: now(),
+        since: now_ms(),
     });
     if way.console == Console::Spice {
         guest.spice.take_over(&guest.live, &seat).await?;
@@ -69,7 +72,7 @@ pub(super) async fn open_console(
     })?;
     let wanted = wanted(&guest, &way, asked, wish);
     let upgrade = asked.take_upgrade().ok_or_else(|| refuse(400, "the connection cannot be upgraded"))?;
-    if way.console.is_text() && person.mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
+    if way.console.is_text() && mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
         take_over(&guest, &seat);
     }
     let session = Running { guest, route, seat, person, wanted, _connection: connection };
@@ -97,16 +100,14 @@ fn choose(
     guest: &Guest,
     route: &Route,
     endpoint: Endpoint,
-    person: Person,
+    person: &Person,
     client: Option<&str>,
-) -> Result<(Way, Person), Refused> {
+) -> Result<(Way, Mode), Refused> {
     let console = match endpoint {
         Endpoint::Console(console) => console,
         _ => route.first_display().map(|way| way.console).ok_or_else(|| refuse(404, "this guest has no display"))?,
     };
-    if !person.may_open(console) {
-        return Err(refuse(403, format!("the ticket is not for {console}")));
-    }
+    let mode = person.may_open(console)?;
     let Some(way) = route.way(console) else {
         let known = route.unreachable.iter().find(|u| u.console == console);
         return Err(match known {
@@ -114,16 +115,17 @@ fn choose(
             None => refuse(404, format!("this guest has no {console}")),
         });
     };
-    if let Some(words) = way.refused_for(person.mode) {
-        return Err(refuse(403, words));
+    if let Some(words) = way.refused_for(mode) {
+        return Err(refuse(403, words).because(Reason::Right).of(&person.name));
     }
+    limits::has_room(guest, &person.name)?;
     if console == Console::Spice {
         guest.spice.may_come(&guest.live, (person.viewer.as_str(), client), guest.config().spice.viewers)?;
-        return Ok((way.clone(), person));
+        return Ok((way.clone(), mode));
     }
     let sessions = guest.live.on(console);
     if console.is_text()
-        && person.mode == Mode::Control
+        && mode == Mode::Control
         && guest.config().serial.viewers == Sharing::Refuse
         && let Some(holder) = sessions.iter().find(|entry| entry.mode == Mode::Control)
     {
@@ -135,9 +137,9 @@ fn choose(
     viewers.sort_unstable();
     viewers.dedup();
     if viewers.len() >= guest.config().proxy.max_viewers {
-        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())));
+        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())).of(&person.name));
     }
-    Ok((way.clone(), person))
+    Ok((way.clone(), mode))
 }
 
 async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, seat: &Seat) -> Result<Opened, Refused> {
@@ -201,12 +203,7 @@ impl Running {
     async fn run(self, upgrade: Upgrade, opened: Opened) {
         let entry = self.seat.entry.clone();
         let started = Instant::now();
-        let (name, console) = (printable(&entry.person), entry.console);
-        tracing::info!(
-            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
-            mode = ?entry.mode, reached = %entry.reached.get(), proof = %entry.viewer,
-            "{name} from {} opened {console}", entry.from
-        );
+        let told = audit::Told::open(&self.route, entry.clone());
         let control = Control {
             entry: entry.clone(),
             deadline: started + self.person.life,
@@ -227,11 +224,7 @@ impl Running {
         {
             tracing::warn!("cannot note when the session was used: {why}");
         }
-        tracing::info!(
-            guest = %self.route.uuid, guest_name = %printable(&self.route.name), person = %name, console = %console, from = %entry.from,
-            bytes_out = entry.out.get(), bytes_in = entry.input.get(), seconds = started.elapsed().as_secs(),
-            "{name} from {} left {console}: {}", entry.from, end.words()
-        );
+        told.end(&end);
     }
 }
 
@@ -309,7 +302,7 @@ mod tests {
         let (end, ()) = tokio::join!(settle(&guest, &control, gone()), stops);
         assert_eq!(end, End::GuestStopped);
         std::fs::write(&file, "").unwrap();
-        seat.entry.end(End::SessionEnded);
-        assert_eq!(settle(&guest, &control, gone()).await, End::SessionEnded, "what was said first");
+        seat.entry.end(End::TIME_OUT);
+        assert_eq!(settle(&guest, &control, gone()).await, End::TIME_OUT, "what was said first");
     }
 }

@@ -111,7 +111,7 @@ pub(super) async fn until_ended<T>(seat: &Seat, work: impl Future<Output = T>) -
         end = seat.entry.ended() => {
             let status = match end {
                 End::TakenOver(_) => 409,
-                End::SessionEnded => 401,
+                End::SessionEnded(_) => 401,
                 _ => 502,
             };
             Err(refuse(status, end.words()))

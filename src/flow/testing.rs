@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::control::{Control, Pulse};
-use super::live::{Live, Opening, Seat};
+use super::live::{Live, Opening, Pass, Seat};
 use crate::edges::http::Client;
 use crate::edges::line::Line;
 use crate::edges::websocket::{self, Receiver, Sender};
@@ -49,6 +49,8 @@ pub(super) fn opening(console: Console) -> Opening {
         mode: Mode::Control,
         person: "ann".into(),
         viewer: "ann".into(),
+        how: "password".into(),
+        pass: Pass::Open,
         client: None,
         from: "192.0.2.1".into(),
         since: 0,

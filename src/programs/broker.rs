@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::edges::broker_server::{self as server, Caller, Known};
+use crate::edges::broker_server as server;
+use crate::edges::caller::{self, Caller, Known};
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
@@ -58,7 +59,7 @@ fn run() -> Result<()> {
     let mut idle_since = Instant::now();
     loop {
         systemd::alive();
-        if server::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
+        if caller::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
             accept(&listener, &paths, &displays, &callers, &known);
             idle_since = Instant::now();
         } else if !callers.is_empty() || !known.is_empty() {
@@ -114,7 +115,7 @@ fn serve(paths: &Paths, displays: &Displays, known: &Known, mut stream: UnixStre
                 warn_unguarded(paths, port);
             }
             if granted.lock.is_some() {
-                server::wait_for_close(&stream, &caller);
+                caller::wait_for_close(&stream, &caller);
             }
         }
         Err(refusal) => {
@@ -130,12 +131,10 @@ fn serve(paths: &Paths, displays: &Displays, known: &Known, mut stream: UnixStre
 
 /// Who calls, and what for; `None` where they only wanted to be known.
 fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Request)>, Refusal> {
-    let caller = Caller::of(stream, known)?;
+    let denied = |words: String| Refusal::new(Kind::Denied, words);
+    let caller = Caller::of(stream, known).map_err(denied)?;
     let Some(request) = server::read_request(stream, PATIENCE)? else { return Ok(None) };
-    if request.guest != caller.guest {
-        let words = format!("the proxy of {} asked for guest {}", caller.guest, request.guest);
-        return Err(Refusal::new(Kind::Denied, words));
-    }
+    caller.speaks_of(&request.guest).map_err(denied)?;
     Ok(Some((caller, request)))
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::{console, display, doctor, keys, log, prune, publish, replay, show, ssh, sync, ticket, wire};
+use super::{console, display, doctor, keys, log, prune, publish, replay, sessions, show, ssh, sync, ticket, wire};
 use crate::edges::paths::Paths;
 use crate::edges::{files, journal};
 
@@ -40,6 +40,18 @@ enum Verb {
     Open(ticket::Arguments),
     /// Print a ticket alone.
     Ticket(ticket::Arguments),
+    /// Show who has a session at which guest, and what it has open.
+    Sessions {
+        /// This one's alone: an id, a name or a UUID.
+        guest: Option<String>,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End sessions and open consoles of a guest at once; who has a right to may come back.
+    Kick(sessions::KickArguments),
+    /// End at once what a person or a ticket has opened on this host; tickets of that person do not count any more.
+    Revoke(sessions::RevokeArguments),
     /// Open a text console in this terminal, or pipe input into it.
     Console(console::Arguments),
     /// Print what libvirt kept of a guest's text console.
@@ -123,6 +135,9 @@ fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
         Verb::Url(arguments) => ticket::url(paths, &arguments, out)?,
         Verb::Open(arguments) => ticket::open(paths, &arguments, out)?,
         Verb::Ticket(arguments) => ticket::ticket(paths, &arguments, out)?,
+        Verb::Sessions { guest, json } => sessions::list(paths, guest.as_deref(), json, out)?,
+        Verb::Kick(arguments) => sessions::kick(paths, &arguments, out)?,
+        Verb::Revoke(arguments) => sessions::revoke(paths, &arguments, out)?,
         Verb::Wire(arguments) => return wire::wire(paths, &arguments, out),
         Verb::Unwire(arguments) => return wire::unwire(paths, &arguments, out),
         Verb::Prune { recordings } => prune::run(paths, recordings, out)?,

@@ -20,11 +20,12 @@ use crate::rules::ssh as rules;
 use crate::rules::web::is_hidden;
 
 /// The units that should be active on a host.
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 8] = [
     "console-proxy.target",
     "console-proxy-sync.path",
     "console-proxy-wire.path",
     "console-proxy-broker.socket",
+    "console-proxy-auth.socket",
     "console-proxy-guard.service",
     "console-proxy-keys.timer",
     "console-proxy-prune.timer",
@@ -33,6 +34,8 @@ const UNITS: [&str; 7] = [
 const SSHD_SNIPPET: &str = "/usr/share/console-proxy/sshd.conf";
 /// Whose members may connect to front sockets.
 const FRONT_GROUP: &str = "console-proxy-front";
+/// Who may log in by a password, as PAM reads it.
+const PAM_SERVICES: [&str; 2] = ["/etc/pam.d/console-proxy", "/etc/pam.d/console-proxy-reach"];
 /// libvirt's folder of hooks, and the file in it.
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/console-proxy";
 const HOOK_BINARY: &str = "/usr/sbin/console-proxy-hook";
@@ -59,6 +62,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     guard(paths, &config, &mut findings);
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
+    pam(paths, &mut findings);
     page(paths, &config, &mut findings);
     by_ssh(paths, &mut findings);
     front(paths, &config, &mut findings);
@@ -125,6 +129,14 @@ fn configuration(paths: &Paths, findings: &mut Vec<Finding>) -> Config {
                 .push(Fault(format!("{why:#}"), "guests start, but none is published until this is mended".to_owned()));
             Config::default()
         }
+    }
+}
+
+/// Without a file of ours PAM takes what `other` says, which may let everybody or nobody in.
+fn pam(paths: &Paths, findings: &mut Vec<Finding>) {
+    for service in PAM_SERVICES.iter().filter(|service| !paths.below_root(service).exists()) {
+        let what = format!("{service} is not there: whose password is taken is left to PAM's `other`");
+        findings.push(Fault(what, "install the package again (dpkg: --force-confmiss)".to_owned()));
     }
 }
 

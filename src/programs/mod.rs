@@ -1,5 +1,6 @@
 //! What each program does, on one screen.
 
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod console;
@@ -13,6 +14,7 @@ pub mod proxyd;
 pub mod prune;
 pub mod publish;
 pub mod replay;
+pub mod sessions;
 pub mod show;
 pub mod ssh;
 pub mod sync;

@@ -64,7 +64,18 @@ fn one(paths: &Paths, guest: &Guest, claim: Claim, out: &mut dyn Write) -> Resul
     let text = guest.xml(Which::Live)?;
     let domain = Domain::parse(&text).context("cannot understand its XML")?;
     match publish::publish(paths, &domain, claim)? {
-        Some(route) => writeln!(out, "{}: port {}", printable(&route.name), route.port)?,
+        Some(route) => {
+            publish::have_it_look(paths, &route.uuid)?;
+            if let Some(why) = &domain.notes.bad_allow {
+                writeln!(
+                    out,
+                    "{}: an <allow> in its metadata allows nothing: {}",
+                    printable(&route.name),
+                    printable(why)
+                )?;
+            }
+            writeln!(out, "{}: port {}", printable(&route.name), route.port)?;
+        }
         None => writeln!(out, "{}: left out, by the configuration or its metadata", guest.shown())?,
     }
     Ok(())

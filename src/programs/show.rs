@@ -112,7 +112,7 @@ fn listing(paths: &Paths) -> Result<Listing> {
 }
 
 fn show(paths: &Paths, config: &Config, units: &BTreeMap<Uuid, Unit>, route: Route) -> Shows {
-    let sessions = sessions(paths, &route.uuid);
+    let sessions = connected(paths, &route.uuid);
     let reason = files::read(&paths.failure(&route.uuid), 64 << 10).ok().flatten();
     let state = match units.get(&route.uuid).map(|unit| unit.active) {
         Some(Active::Yes) => "listening",
@@ -141,11 +141,11 @@ fn show(paths: &Paths, config: &Config, units: &BTreeMap<Uuid, Unit>, route: Rou
 }
 
 /// Who is connected, as the guest's proxy last said; nobody where none runs.
-fn sessions(paths: &Paths, uuid: &Uuid) -> Vec<Shown> {
+pub(super) fn connected(paths: &Paths, uuid: &Uuid) -> Vec<Shown> {
     let file = paths.guest_state(uuid).join("live.json");
     let Some(text) = files::read_untrusted(&file, 1 << 20).ok().flatten() else { return Vec::new() };
     // A proxy that was killed leaves its last word behind.
-    if !units::is_active(&units::service_of(uuid)).unwrap_or(true) {
+    if paths.is_this_host() && !units::is_active(&units::service_of(uuid)).unwrap_or(true) {
         return Vec::new();
     }
     serde_json::from_str(&text).unwrap_or_default()
@@ -192,7 +192,7 @@ pub fn status(paths: &Paths, guest: &str, json: bool, out: &mut dyn Write) -> Re
     table(&rows, out)
 }
 
-fn span(time: Duration) -> String {
+pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
         s @ 0..60 => format!("{s} s"),
         s @ 60..3600 => format!("{} min", s / 60),
@@ -200,7 +200,7 @@ fn span(time: Duration) -> String {
     }
 }
 
-fn table<const N: usize>(rows: &[[String; N]], out: &mut dyn Write) -> Result<()> {
+pub(super) fn table<const N: usize>(rows: &[[String; N]], out: &mut dyn Write) -> Result<()> {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

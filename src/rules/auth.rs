@@ -70,6 +70,18 @@ pub struct Answer {
     /// For the person and the journal; empty where there is nothing to say.
     #[serde(default)]
     pub words: String,
+    /// With [`Verdict::Limited`]: after how many seconds another try is looked at.
+    #[serde(default)]
+    pub retry_after: u64,
+}
+
+impl Answer {
+    /// An answer that lets nobody in.
+    #[must_use]
+    pub fn no(verdict: Verdict, words: impl Into<String>) -> Self {
+        let (user, groups) = (String::new(), Vec::new());
+        Self { version: VERSION, verdict, user, groups, words: words.into(), retry_after: 0 }
+    }
 }
 
 /// What was found.

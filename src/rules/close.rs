@@ -14,8 +14,8 @@ pub enum End {
     GuestStopped,
     /// The proxy is stopping.
     ProxyStops,
-    /// The session's time is over, or it was ended.
-    SessionEnded,
+    /// The session's time is over, or it was ended; why, in words.
+    SessionEnded(&'static str),
     /// What the client does is not within its rights; why, in words.
     Denied(String),
     /// Somebody took the console over; who, in words.
@@ -29,6 +29,11 @@ pub enum End {
 }
 
 impl End {
+    /// A session's time is over.
+    pub const TIME_OUT: Self = Self::SessionEnded("the session has ended: its time is over");
+    /// Somebody logged out of it.
+    pub const LOGGED_OUT: Self = Self::SessionEnded("the session has ended: somebody logged out of it");
+
     /// The close frame's code and reason; the reason is at most 123 bytes (RFC 6455, 5.5).
     #[must_use]
     pub fn frame(&self) -> (u16, String) {
@@ -38,7 +43,7 @@ impl End {
             Self::Protocol(code, why) => (*code, (*why).to_owned()),
             Self::GuestStopped => (1001, "the guest has stopped".to_owned()),
             Self::ProxyStops => (1001, "the console proxy is stopping".to_owned()),
-            Self::SessionEnded => (4401, "the session has ended: get another ticket".to_owned()),
+            Self::SessionEnded(why) => (4401, (*why).to_owned()),
             Self::Denied(why) => (4403, why.clone()),
             Self::ClientLost => (4408, "two pings were not answered".to_owned()),
             Self::TakenOver(by) => (4409, format!("{by} took this console over")),
@@ -51,6 +56,12 @@ impl End {
         }
         reason.truncate(end);
         (code, reason)
+    }
+
+    /// For the journal: the close frame's code, and what browsers tell where a connection broke (RFC 6455, 7.1.5).
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        if *self == Self::ClientGone { 1006 } else { self.frame().0 }
     }
 
     /// For the journal.

@@ -335,6 +335,10 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Open TCP connections, sessions or not.
     pub max_connections: usize,
+    /// Of them, those of one address; of an IPv6 address, of its /64.
+    pub max_per_address: usize,
+    /// Open consoles of one person; a SPICE client has one for each of its sockets.
+    pub max_per_person: usize,
     /// Clients on one console; a SPICE display has one anyway.
     pub max_viewers: usize,
     /// Largest frame from a client; a message of several may be of any length, it is never put together.
@@ -351,6 +355,8 @@ impl Default for Proxy {
             ping_interval: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(5),
             max_connections: 64,
+            max_per_address: 48,
+            max_per_person: 32,
             max_viewers: 16,
             max_frame: 1 << 20,
             serial_buffer: 256 << 10,
@@ -528,6 +534,8 @@ impl Config {
         }
         let ranges = [
             ("proxy.max-connections", proxy.max_connections, 1, 4096),
+            ("proxy.max-per-address", proxy.max_per_address, 1, 4096),
+            ("proxy.max-per-person", proxy.max_per_person, 1, 4096),
             ("proxy.max-viewers", proxy.max_viewers, 1, 1024),
             ("proxy.max-frame", proxy.max_frame, 4096, 64 << 20),
             ("proxy.serial-buffer", proxy.serial_buffer, 4096, 64 << 20),

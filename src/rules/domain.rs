@@ -322,8 +322,10 @@ fn notes(metadata: Node<'_>) -> Notes {
 fn read_allows(settings: Node<'_>, notes: &mut Notes) {
     for child in settings.children() {
         let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
+        // `virsh metadata` gives the namespace to the outermost element alone: one without any is ours, or the guest's
+        // owner would take a setting for made that is not.
         let namespace = child.declares(prefix).or_else(|| settings.declares(prefix));
-        if local != "allow" || namespace != Some(NAMESPACE) {
+        if local != "allow" || namespace.is_some_and(|other| other != NAMESPACE) {
             continue;
         }
         let allows = notes.allow.get_or_insert_default();
@@ -422,6 +424,7 @@ mod tests {
         assert_eq!(guest("<allow xmlns='urn:console-proxy:1' users='ann' mode='view'/>").0, Some(vec![ann()]));
         assert_eq!(guest("<c:allow users='ann' mode='write'/>"), (Some(vec![]), true));
         assert_eq!(guest("<c:allow usr='bob'/><c:allow users='ann' mode='view'/>"), (Some(vec![ann()]), true));
+        assert_eq!(guest("<allow users='ann' mode='view'/>").0, Some(vec![ann()]), "as virsh metadata leaves it");
         assert_eq!(guest("<x:allow xmlns:x='urn:other' users='ann'/>"), (None, false));
     }
 

@@ -1,6 +1,7 @@
 //! What is true without looking: no I/O, no clock, no environment, no async.
 
 pub mod asciicast;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod close;
@@ -8,12 +9,14 @@ pub mod config;
 pub mod diff;
 pub mod domain;
 pub mod escape;
+pub mod failures;
 pub mod forwarded;
 pub mod frame;
 pub mod gather;
 pub mod guest;
 pub mod history;
 pub mod hook;
+pub mod limits;
 pub mod log;
 pub mod pace;
 pub mod plan;

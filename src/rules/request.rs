@@ -68,6 +68,22 @@ pub fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// User and password of an `Authorization` header: `Basic BASE64(USER:PASSWORD)` in UTF-8 (RFC 7617). `None`: another
+/// scheme.
+#[must_use]
+pub fn basic(header: &str) -> Option<Result<(String, String), BadRequest>> {
+    use base64::Engine as _;
+    let (scheme, credentials) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let bytes = base64::engine::general_purpose::STANDARD.decode(credentials.trim());
+    let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = text.as_deref().and_then(|text| text.split_once(':'));
+    let pair = pair.map(|(user, password)| (user.to_owned(), password.to_owned()));
+    Some(pair.ok_or(BadRequest("Authorization is not Basic and the base64 of USER:PASSWORD in UTF-8")))
+}
+
 /// A cookie's value from all `Cookie` headers. Two of one name are refused.
 pub fn cookie<'h>(headers: impl Iterator<Item = &'h str>, name: &str) -> Result<Option<&'h str>, BadRequest> {
     let pairs = headers.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));

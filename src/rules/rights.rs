@@ -204,6 +204,12 @@ impl Rights {
         }
     }
 
+    /// Whether the host's rules or the ticket give something on a console, whatever the guest's own settings say.
+    #[must_use]
+    pub fn gives(&self, console: Console) -> bool {
+        best(&self.given, console).is_some()
+    }
+
     /// The most that they allow on any of these consoles.
     #[must_use]
     pub fn most(&self, consoles: impl IntoIterator<Item = Console>) -> Option<Mode> {

@@ -1,49 +1,78 @@
-//! Sessions: what a ticket buys a browser. The record, and when it ends; the secret itself is known
+//! Sessions: what a ticket or a password buys a browser. The record, and when it ends; the secret itself is known
 //! to the browser alone, here only its SHA-256.
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::Console;
 use super::ticket::{Claims, Mode, Pattern};
 
 /// The most sessions that are kept for one guest.
 pub const MOST: usize = 256;
 
-/// A session's record. Times are seconds since 1970.
+/// A session's record. Times are seconds since 1970 where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The person.
     pub sub: String,
-    /// Who issued the ticket that bought it.
-    pub iss: String,
-    /// That ticket's name.
-    pub jti: String,
-    /// What may be opened.
-    pub consoles: Vec<Pattern>,
-    /// Look on, or type.
-    pub mode: Mode,
-    /// When it began.
+    /// What bought it.
+    pub bought: Bought,
+    /// When it began, in milliseconds.
     pub began: u64,
     /// When it ends at the latest.
     pub ends: u64,
-    /// When its last websocket closed; 0 while it never had one.
+    /// When its last websocket closed; when it began while it never had one.
     pub last_used: u64,
 }
 
+/// What bought a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bought {
+    /// A ticket.
+    Ticket {
+        /// Who issued it.
+        iss: String,
+        /// Its name.
+        jti: String,
+        /// What may be opened.
+        consoles: Vec<Pattern>,
+        /// Look on, or type.
+        mode: Mode,
+    },
+    /// A password: what its user may is found out anew again and again.
+    Password(Standing),
+}
+
+/// What is known of a user of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The groups that they are in.
+    pub groups: Vec<String>,
+    /// When that was found out.
+    pub checked: u64,
+}
+
 impl Session {
-    /// The session that a ticket buys at `now`.
+    /// The session that a ticket buys at `now` (milliseconds) for `life` seconds.
     #[must_use]
-    pub fn bought_with(claims: &Claims, now: u64, life: u64) -> Self {
-        Self {
-            sub: claims.sub.clone(),
+    pub fn by_ticket(claims: &Claims, now: u64, life: u64) -> Self {
+        let bought = Bought::Ticket {
             iss: claims.iss.clone(),
             jti: claims.jti.clone(),
             consoles: claims.consoles.clone(),
             mode: claims.mode,
-            began: now,
-            ends: now.saturating_add(life),
-            last_used: now,
-        }
+        };
+        Self::begun(claims.sub.clone(), bought, now, life)
+    }
+
+    /// The session that a user's password buys, likewise.
+    #[must_use]
+    pub fn by_password(user: String, groups: Vec<String>, now: u64, life: u64) -> Self {
+        Self::begun(user, Bought::Password(Standing { groups, checked: now / 1000 }), now, life)
+    }
+
+    fn begun(sub: String, bought: Bought, now: u64, life: u64) -> Self {
+        let seconds = now / 1000;
+        Self { sub, bought, began: now, ends: seconds.saturating_add(life), last_used: seconds }
     }
 
     /// Whether it still counts; `in_use` says that a websocket of it is open.
@@ -52,10 +81,13 @@ impl Session {
         now < self.ends && (in_use || now < self.last_used.saturating_add(idle))
     }
 
-    /// Whether the console is among those named.
+    /// The ticket that bought it: issuer and `jti`.
     #[must_use]
-    pub fn allows(&self, console: Console) -> bool {
-        self.consoles.iter().any(|pattern| matches!(pattern, Pattern::All) || *pattern == Pattern::One(console))
+    pub fn ticket(&self) -> Option<(&str, &str)> {
+        match &self.bought {
+            Bought::Ticket { iss, jti, .. } => Some((iss, jti)),
+            Bought::Password(_) => None,
+        }
     }
 }
 
@@ -65,20 +97,10 @@ mod tests {
 
     #[test]
     fn a_session_ends_by_its_age_and_by_disuse_and_not_by_disuse_while_in_use() {
-        let session = Session {
-            sub: "ann".into(),
-            iss: "host".into(),
-            jti: "j".into(),
-            consoles: vec![Pattern::One(Console::Vnc)],
-            mode: Mode::Control,
-            began: 0,
-            ends: 1000,
-            last_used: 100,
-        };
+        let session = Session { last_used: 100, ..Session::by_password("ann".into(), Vec::new(), 0, 1000) };
         assert!(session.is_alive(399, 300, false));
         assert!(!session.is_alive(400, 300, false));
         assert!(session.is_alive(999, 300, true));
         assert!(!session.is_alive(1000, 300, true));
-        assert!(session.allows(Console::Vnc) && !session.allows(Console::Spice));
     }
 }

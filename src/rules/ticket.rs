@@ -169,6 +169,19 @@ fn key(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(plain).ok()?.try_into().ok()
 }
 
+impl Issuer {
+    /// Whether it may give tickets of that mode for a guest; an error: what it may not.
+    pub fn may(&self, (uuid, name): (&Uuid, &str), mode: Mode) -> Result<(), BadTicket> {
+        if self.guests.as_ref().is_some_and(|guests| !names_guest(guests, name, uuid)) {
+            return Err(BadTicket::NotFor("guest"));
+        }
+        if self.modes.as_ref().is_some_and(|modes| !modes.contains(&mode)) {
+            return Err(BadTicket::NotFor("mode"));
+        }
+        Ok(())
+    }
+}
+
 /// The issuers by name: the stem of their file.
 pub type Issuers = BTreeMap<String, Issuer>;
 
@@ -281,14 +294,10 @@ fn check_claims(claims: &Claims, kid: &str, issuer: &Issuer, guest: Shown<'_>, n
     if life > most {
         return Err(BadTicket::Life(life, most));
     }
-    let (uuid, name) = guest;
-    if claims.guest != *uuid || issuer.guests.as_ref().is_some_and(|guests| !names_guest(guests, name, uuid)) {
+    if claims.guest != *guest.0 {
         return Err(BadTicket::NotFor("guest"));
     }
-    if issuer.modes.as_ref().is_some_and(|modes| !modes.contains(&claims.mode)) {
-        return Err(BadTicket::NotFor("mode"));
-    }
-    Ok(())
+    issuer.may(guest, claims.mode)
 }
 
 fn part<T: for<'de> Deserialize<'de>>(text: &str, name: &str) -> Result<T, BadTicket> {

@@ -107,6 +107,30 @@ export class Person {
         await this.page.keyboard.type(text);
     }
 
+    /** Types a command whose output holds a word that the command does not, and waits for that word. */
+    async runs(word) {
+        await until(`${word} to be echoed`, async () => {
+            await this.type(`echo ${word}-$((1+1))\n`);
+            await sleep(300);
+            return (await this.terminal()).includes(`${word}-2`);
+        });
+    }
+
+    /** Fills the login form in, and sends it. */
+    async logIn(user, password) {
+        await this.page.getByTestId('login-user').fill(user);
+        await this.page.getByTestId('login-password').fill(password);
+        await this.page.getByTestId('login-password').press('Enter');
+    }
+
+    /** What the proxy takes this browser for. */
+    async whoami() {
+        return this.page.evaluate(async () => {
+            const answer = await fetch('api/guest', { cache: 'no-store' });
+            return answer.ok ? answer.json() : { status: answer.status };
+        });
+    }
+
     /** Uses a tool of the bar, which on a narrow screen is behind its menu. */
     async tool(id) {
         const button = this.page.getByTestId(`tool-${id}`);

@@ -54,13 +54,13 @@ test('a link on another site works, leaves no ticket behind, and works again aft
 test('who has no ticket, or one that has ended or was used, is told how to get one', async () => {
     const person = await Person.with();
     await person.open(`${await guest.origin()}/`);
-    await person.sees('ended');
+    await person.sees('login');
     assert.match(await person.text(), /console-proxy url/);
     const late = await guest.url('--ttl 1s');
     const used = await guest.url();
     await sleep(7500);
     await person.open(late);
-    await person.sees('ended');
+    await person.sees('login');
     assert.match(await person.text(), /console-proxy url/);
     await person.shot('state-ended');
 
@@ -68,7 +68,7 @@ test('who has no ticket, or one that has ended or was used, is told how to get o
     await first.open(used);
     await first.sees('connected');
     await person.open(used);
-    await person.sees('ended');
+    await person.sees('login');
     await first.close();
     await person.close();
 });
@@ -82,11 +82,11 @@ test('logging out ends every tab, and its cookie opens nothing any more', async 
     await until('the second tab is connected', () => second.evaluate(() => document.documentElement.dataset.state === 'connected'));
     const cookies = await person.context.cookies();
     await person.logOut();
-    await person.sees('ended');
-    await until('the second tab has ended', () => second.evaluate(() => document.documentElement.dataset.state === 'ended'));
+    await person.sees('login');
+    await until('the second tab has ended', () => second.evaluate(() => document.documentElement.dataset.state === 'login'));
     await person.context.addCookies(cookies);
     await person.page.reload();
-    await person.sees('ended');
+    await person.sees('login');
     await person.close();
 });
 

@@ -20,12 +20,12 @@ after(async () => {
 
 for (const [screen, options] of Object.entries({ desktop: DESKTOP, phone: PHONE })) {
     for (const colorScheme of ['light', 'dark']) {
-        test(`each console and the ended session, on a ${screen}, ${colorScheme}`, async () => {
+        test(`each console and the login, on a ${screen}, ${colorScheme}`, async () => {
             const person = await Person.with({ ...options, colorScheme });
             const url = await guest.url();
             await person.open(`${await guest.origin()}/`);
-            await person.sees('ended');
-            await person.shot(`look-ended-${screen}-${colorScheme}`);
+            await person.sees('login');
+            await person.shot(`look-login-${screen}-${colorScheme}`);
             await person.isAccessible('nobody is logged in');
             await person.page.goto('about:blank');
             await person.open(url);

@@ -1,7 +1,7 @@
 //! A client that sends what it is told to, byte for byte: TLS, HTTP and websocket frames by hand.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +109,14 @@ impl Client {
             connection.complete_io(&mut tcp)?;
         }
         Ok(Self::new(Stream::Tls(Box::new(StreamOwned::new(connection, tcp))), address.to_string()))
+    }
+
+    /// Without TLS, from an address of this machine.
+    pub fn tcp_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddr::new(source.into(), 0))?;
+        rustix::net::connect(&socket, &address)?;
+        Ok(Self::new(Stream::Tcp(prepared(TcpStream::from(socket))), address.to_string()))
     }
 
     /// Without TLS.

@@ -49,7 +49,8 @@ fn every_key_goes_to_the_guest_and_what_it_says_is_shown_as_it_is() {
     terminal.types(b"\x1d");
     terminal.ends_with(0);
     terminal.shows("console-proxy: serial/0 of g1: left");
-    proxy.until_logged("ann from 127.0.0.1 left serial/0: the client closed");
+    proxy.until_logged("left serial/0 of g1 from 127.0.0.1 after ");
+    proxy.until_logged(" dropped: the client closed");
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn the_client_is_the_last_forwarded_address_in_the_log() {
     {
         let mut ws = fronted.open(&fronted.with_ticket(), &[HOST, HTTPS, ("X-Forwarded-For", forwarded)]).unwrap();
         ws.echoes("hello");
-        fronted.proxy.until_logged(&format!("from {shown} opened serial/0"));
+        fronted.proxy.until_logged(&format!("opened serial/0 of g1 from {shown}: ann "));
     }
     assert!(!fronted.proxy.log().contains("from 10.9.9.9"), "what the client itself may have said");
 }
@@ -109,7 +109,7 @@ fn on_the_tcp_port_nobody_is_believed() {
     let own = format!("https://{}", proxy.address);
     let lies = [("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "http"), ("Origin", &*own)];
     proxy.try_open(&target(), &lies).unwrap().echoes("the own origin counts, whatever is said");
-    proxy.until_logged("from 127.0.0.1 opened serial/0");
+    proxy.until_logged("opened serial/0 of g1 from 127.0.0.1: ann ");
     assert!(!proxy.log().contains("192.0.2.7"), "{}", proxy.log());
     let http = format!("http://{}", proxy.address);
     assert_eq!(proxy.refusal(&target(), &[lies[1], ("Origin", &http)]).status, 403);
@@ -124,7 +124,7 @@ fn on_a_unix_socket_by_hand_nobody_is_believed_unless_it_is_said_to_be_a_front()
     let proxy = Proxy::by_hand_on(host, &["--listen", &listen, "--plain"], || UnixStream::connect(&socket).is_ok());
     let lies = [HOST, HTTPS, ("X-Forwarded-For", "192.0.2.7")];
     Ws::open(Client::unix(&socket), &target, &lies).unwrap().echoes("a ticket counts");
-    proxy.until_logged("from a unix socket opened serial/0");
+    proxy.until_logged("opened serial/0 of g1 from a unix socket: ann ");
     let own = [HOST, HTTPS, ("Origin", "https://consoles.example")];
     assert_eq!(Ws::open(Client::unix(&socket), &target, &own).err().map(|answer| answer.status), Some(403));
 }

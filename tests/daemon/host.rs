@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::paths::Paths;
-use console_proxy::edges::{broker_server, files, keys, logs, recordings};
+use console_proxy::edges::{broker_server, caller, files, keys, logs, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -156,6 +156,19 @@ impl Host {
     pub fn write_route(&self) {
         fs::create_dir_all(self.guest_folder().join("state")).unwrap();
         files::replace(&self.route_file(), self.route.to_text().as_bytes(), 0o644).unwrap();
+    }
+
+    /// What `publish`, `kick` and `revoke` do so that the proxy looks at once at what its consoles stand on.
+    pub fn have_it_look(&self) {
+        files::replace(&self.guest_folder().join("look"), b"", 0o644).unwrap();
+    }
+
+    /// What a verb of `console-proxy` prints when it went well.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.console_proxy().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What libvirt's hook does when the guest stops.
@@ -429,7 +442,7 @@ impl Runner {
         command.stdout(Stdio::null());
         let thread = std::thread::spawn(move || {
             while !stopping.load(Ordering::Relaxed) {
-                if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(20)).unwrap() {
+                if !caller::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(20)).unwrap() {
                     continue;
                 }
                 command.stdin(OwnedFd::from(listener.try_clone().unwrap())).stderr(Stdio::piped());
@@ -525,7 +538,7 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
     let (route, paths) = (host.route_file(), Paths::new(host.root.path()));
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            if !broker_server::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
+            if !caller::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
             let mut stream = listener.accept().unwrap().0;

@@ -1,10 +1,14 @@
 //! Clients that dawdle, that are too many, or that come and go; and what of it costs memory and descriptors.
 
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::backends::Backend;
 use crate::client::{Client, Ws};
-use crate::host::{Host, Proxy};
+use crate::host::{Host, Proxy, until};
 
 fn proxy(config: &str) -> Proxy {
     let echo = Backend::echo();
@@ -91,6 +95,121 @@ fn viewers_of_a_display_are_counted_and_not_their_sockets() {
     assert_eq!((answer.status, answer.body.as_str()), (429, "vnc has 2 viewers already\n"));
     drop(kept);
     proxy.open_when_free("/vnc").echoes("room again");
+}
+
+/// A plain proxy, which a debug build serves fast enough for tens of thousands.
+fn plain(config: &str, level: &str) -> Proxy {
+    let mut host = Host::new().raw("serial/0", &Backend::echo()).config(config);
+    host.environment.push(("CONSOLE_PROXY_LOG", level.to_owned()));
+    Proxy::by_hand_with(host, &["--plain"])
+}
+
+/// An address of this machine, one of sixteen million.
+fn address(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x7f10_0000 + n)
+}
+
+/// Whether a connection from there is served, and not closed at once.
+fn is_served(proxy: &Proxy, from: Ipv4Addr) -> Option<Client> {
+    let mut client = Client::tcp_from(from, proxy.address).unwrap();
+    let request = client.request("GET", "/", &[], &[]);
+    (client.try_send(request.as_bytes()).is_ok() && client.receive()).then_some(client)
+}
+
+#[test]
+fn one_address_takes_no_more_connections_than_it_may_and_others_still_come() {
+    let proxy = plain("[proxy]\nmax-per-address = 2\n", "info");
+    let one = is_served(&proxy, address(1)).unwrap();
+    let two = is_served(&proxy, address(1)).unwrap();
+    assert!(is_served(&proxy, address(1)).is_none());
+    let _other = is_served(&proxy, address(2)).unwrap();
+    proxy.until_logged("refused 127.16.0.1: limit: 127.16.0.1 has 2 connections already");
+    drop(one);
+    until("there is room again", || is_served(&proxy, address(1)).is_some());
+    drop(two);
+}
+
+#[test]
+fn an_open_console_counts_for_its_address_until_it_ends() {
+    let proxy = plain("[proxy]\nmax-per-address = 1\n", "info");
+    let open = || {
+        let client = Client::tcp_from(address(1), proxy.address).unwrap();
+        Ws::open(client, &format!("/serial/0?token={}", proxy.ticket()), &[]).unwrap()
+    };
+    let mut ws = open();
+    ws.echoes("hello");
+    assert!(is_served(&proxy, address(1)).is_none());
+    ws.echoes("still here");
+    drop(ws);
+    until("there is room again", || is_served(&proxy, address(1)).is_some());
+}
+
+#[test]
+fn behind_a_reverse_proxy_each_request_counts_for_its_own_address() {
+    let host = Host::new().raw("serial/0", &Backend::echo()).config("[proxy]\nmax-per-address = 1\n");
+    let socket = host.path("front.sock");
+    let listen = format!("unix:{}", socket.display());
+    let proxy = Proxy::by_hand_on(host, &["--listen", &listen, "--front"], || UnixStream::connect(&socket).is_ok());
+    let from = |address: &'static str| [("Host", "h"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-For", address)];
+    let target = || format!("/serial/0?token={}", proxy.ticket());
+    let mut ws = Ws::open(Client::unix(&socket), &target(), &from("2001:db8::1")).unwrap();
+    ws.echoes("hello");
+    // The reverse proxy's own connection is nobody's, and goes on.
+    let mut pooled = Client::unix(&socket);
+    let words = "2001:db8::/64 has 1 connections already";
+    for (address, status) in [("2001:db8::2", 429), ("192.0.2.7", 200), ("2001:db8:0:1::1", 200), ("2001:db8::1", 429)]
+    {
+        let answer = pooled.ask("GET", "/", &from(address));
+        assert_eq!((answer.status, status == 429), (status, answer.body.contains(words)), "{address}: {answer:?}");
+    }
+    let refused = [&from("2001:db8::3")[..], &[("Sec-WebSocket-Protocol", "console-proxy.v1")]].concat();
+    let mut told = Ws::open(Client::unix(&socket), &target(), &refused).unwrap();
+    assert_eq!(told.closed(), (4429, words.to_owned()));
+    proxy.until_logged(&format!("refused 2001:db8::2: limit: {words}"));
+    drop(ws);
+    until("there is room again", || pooled.ask("GET", "/", &from("2001:db8::1")).status == 200);
+}
+
+#[test]
+fn one_person_opens_no_more_consoles_than_they_may_by_whatever_tickets_and_others_still_do() {
+    let proxy = proxy("[proxy]\nmax-per-person = 2\n");
+    let target = |person: &str| format!("/vnc?token={}", proxy.ticket_with(|claims| claims.sub = person.into()));
+    let one = proxy.try_open(&target("ann"), &[]).unwrap();
+    let _two = proxy.try_open(&target("ann"), &[]).unwrap();
+    let words = "ann has 2 consoles of this guest open already";
+    let answer = proxy.refusal(&target("ann"), &[]);
+    assert_eq!((answer.status, answer.body.trim_end()), (429, words));
+    let v1 = [("Sec-WebSocket-Protocol", "console-proxy.v1")];
+    assert_eq!(proxy.try_open(&target("ann"), &v1).unwrap().closed(), (4429, words.to_owned()));
+    proxy.until_logged(&format!("refused 127.0.0.1: limit: {words} (ann)"));
+    proxy.try_open(&target("bob"), &[]).unwrap().echoes("somebody else");
+    drop(one);
+    until("there is room again", || proxy.try_open(&target("ann"), &[]).is_ok());
+}
+
+#[test]
+fn thirty_thousand_refusals_of_twenty_thousand_addresses_leave_memory_and_journal_flat() {
+    let proxy = plain("[proxy]\nmax-per-address = 1\n", "info");
+    // A wrong ticket from each, and from every other one a connection too many.
+    let attack = |addresses: std::ops::Range<u32>| {
+        for n in addresses {
+            let mut client = Client::tcp_from(address(n), proxy.address).unwrap();
+            assert_eq!(client.ask("GET", "/api/guest?token=a.b.c", &[]).status, 401);
+            if n % 2 == 0 {
+                assert_eq!(Client::tcp_from(address(n), proxy.address).unwrap().until_closed(), "");
+            }
+        }
+    };
+    attack(0..2000);
+    let before = proxy.memory();
+    attack(2000..22_000);
+    assert!(proxy.memory() < before + 1000, "{before} KiB before, {} KiB now", proxy.memory());
+    proxy.signal(Signal::TERM);
+    proxy.ended();
+    proxy.until_logged("refused more from other addresses: ");
+    let refused = proxy.log().lines().filter(|line| line.contains("refused")).count();
+    // Two of each address that is told apart, ten of the others, and how many more: each minute.
+    assert!(refused < 4 * (2 * 256 + 11), "{refused} lines");
 }
 
 #[test]

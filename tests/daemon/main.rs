@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "nobody else reads this crate")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod audit;
 mod backends;
 mod client;
 mod console;
@@ -23,6 +24,7 @@ mod guest;
 mod history;
 mod issuers;
 mod limits;
+mod login;
 mod native;
 mod page;
 mod process;

@@ -94,7 +94,7 @@ fn no_token_and_no_cookie_reaches_the_log() {
     proxy.ended();
     proxy.until_logged("told to stop");
     let log = proxy.log();
-    assert!(log.contains("ann from 127.0.0.1 opened vnc"), "the log is there: {log}");
+    assert!(log.contains("opened vnc of g1 from 127.0.0.1: ann "), "the log is there: {log}");
     for secret in [&good, &ended, cookie.split_once('=').unwrap().1] {
         for part in secret.split('.') {
             assert!(!log.contains(part), "{part} of {secret} is in the log");

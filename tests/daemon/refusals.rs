@@ -78,7 +78,7 @@ fn every_refusal_has_the_code_of_its_status_and_the_same_words() {
     let target = format!("/vnc?token={}", ticket());
     proxy.withdraw_route();
     is_refused(&proxy, &target, &[], 404, "the guest is not running, or not published");
-    proxy.until_logged("refused 127.0.0.1: pages of https://evil.example may not connect here");
+    proxy.until_logged("refused 127.0.0.1: origin: pages of https://evil.example may not connect here");
 }
 
 #[test]

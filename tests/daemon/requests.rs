@@ -213,7 +213,7 @@ fn the_guest_is_described_to_who_has_a_right_and_to_nobody_else() {
     assert_eq!(told["uuid"], crate::host::GUEST);
     assert_eq!(
         told["consoles"],
-        serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged", "added": false}])
+        serde_json::json!([{"console": "vnc", "path": "/vnc", "reached": "bridged", "added": false, "mode": "control"}])
     );
     assert_eq!(told["session"], serde_json::Value::Null);
 }

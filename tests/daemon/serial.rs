@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use console_proxy::edges::broker_server::wait;
+use console_proxy::edges::caller::wait;
 use console_proxy::rules::ticket::Mode;
 use rustix::event::PollFlags;
 

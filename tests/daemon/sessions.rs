@@ -112,11 +112,14 @@ fn logging_out_ends_the_session_and_its_websockets_and_nobody_elses() {
         "__Host-console-proxy-b50bdc9f=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Strict"
     );
     for ws in [&mut vnc, &mut serial] {
-        assert_eq!(ws.closed(), (4401, "the session has ended: get another ticket".to_owned()));
+        assert_eq!(ws.closed(), (4401, "the session has ended: somebody logged out of it".to_owned()));
     }
     other.echoes("not mine");
     let after = proxy.refusal("/vnc", &headers);
-    assert_eq!((after.status, after.body.as_str()), (401, "the session has ended: get another ticket\n"));
+    assert_eq!(
+        (after.status, after.body.as_str()),
+        (401, "the session has ended: get another ticket, or log in again\n")
+    );
     // spice-html5 brings its ticket in a cookie: a session that has ended must not be in its way.
     let both = format!("{cookie}; token={}", proxy.ticket());
     assert!(proxy.try_open("/vnc", &[("Cookie", &both), ("Origin", &origin)]).is_ok());
@@ -131,7 +134,7 @@ fn a_session_ends_with_its_time_and_by_disuse() {
     let origin = own(&proxy);
     let headers = [("Cookie", cookie.as_str()), ("Origin", origin.as_str())];
     let mut ws = proxy.try_open("/vnc", &headers).unwrap();
-    assert_eq!(ws.closed(), (4401, "the session has ended: get another ticket".to_owned()));
+    assert_eq!(ws.closed(), (4401, "the session has ended: its time is over".to_owned()));
     assert_eq!(proxy.refusal("/vnc", &headers).status, 401);
     let unused = buy(&proxy, &proxy.ticket()).cookie();
     let is_alive = || proxy.ask("GET", "/api/guest", &[("Cookie", &unused)]).status == 200;

@@ -4,6 +4,8 @@
 // Its modules are the suite's own: `pub` in them is for the others of them.
 #![allow(missing_docs, unreachable_pub)]
 
+mod audit;
+mod auth;
 mod displays;
 mod faults;
 mod front;
@@ -13,9 +15,12 @@ mod hook;
 mod host;
 mod hostile;
 mod keys;
+mod ldap;
 mod package;
 mod reboot;
 mod recording;
+mod rights;
+mod secrets;
 mod spice;
 mod storms;
 mod terminal;

@@ -22,6 +22,7 @@ fn after_installation_the_host_listens_to_libvirt() {
         "console-proxy-wire.path",
         "console-proxy-broker.socket",
         "console-proxy-ssh.socket",
+        "console-proxy-auth.socket",
         "console-proxy-prune.timer",
         "console-proxy-guard.service",
     ] {
@@ -47,6 +48,7 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/etc/console-proxy/issuers.d", "755 root:root"),
         ("/run/console-proxy/ssh", "755 root:root"),
         ("/run/console-proxy/ssh/socket", "600 console:root"),
+        ("/run/console-proxy/auth/socket", "660 root:console-proxy"),
         ("/etc/console-proxy/ssh", "750 root:console"),
         ("/etc/console-proxy/tls", "751 root:console-proxy"),
         ("/etc/console-proxy/signing", "750 root:libvirt"),

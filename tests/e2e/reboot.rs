@@ -4,10 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use crate::host::{Guest, SOON, property, sh, state_of, try_sh, wait_until};
+use crate::rights::{described, session};
 
 const NAMES: [&str; 3] = ["auto1", "auto2", "auto3"];
 /// What was, for the second half.
 const NOTES: &str = "/var/lib/e2e-before-reboot";
+
+const COOKIE: &str = "/root/e2e-session-before-reboot";
 
 /// What is to be the same after it.
 fn ports_and_fingerprint() -> String {
@@ -28,6 +31,9 @@ fn before() {
     for name in NAMES {
         kept(Guest::define(name).with_vnc().with_pty_serial().with_autostart().started(), Guest::port);
     }
+    let session = kept(Guest::existing(NAMES[0]), session);
+    assert_eq!(kept(Guest::existing(NAMES[0]), |guest| described(guest.port(), &session).0), 200);
+    fs::write(COOKIE, session).unwrap();
     // One that runs and is not started by itself.
     kept(Guest::define("manual").with_vnc().blank().started(), Guest::port);
     fs::write(NOTES, ports_and_fingerprint()).unwrap();
@@ -47,6 +53,8 @@ fn after() {
     guest.wait_to_boot();
     guest.open("serial/0").command("echo up $((40 + 2))", "up 42");
     guest.open("vnc").read_until("RFB 003.008\n", SOON);
+    let session = fs::read_to_string(COOKIE).unwrap();
+    assert_eq!(described(guest.port(), &session).0, 401, "a session does not outlive the host");
     std::mem::forget(guest);
 
     assert_eq!(state_of("console-proxy-guard.service"), "active");

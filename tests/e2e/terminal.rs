@@ -189,8 +189,8 @@ fn by_ssh_the_owner_of_a_key_is_in_the_guests_shell_and_in_the_audit() {
     for line in [
         "ann@example.org came by ssh from 127.0.0.1 for serial/0 of byssh",
         "for ann@example.org on serial/0 of byssh",
-        "ann@example.org from 127.0.0.1 opened serial/0",
-        "ann@example.org from 127.0.0.1 left serial/0: the client closed",
+        "opened serial/0 of byssh from 127.0.0.1: ann@example.org (",
+        "left serial/0 of byssh from 127.0.0.1 after ",
     ] {
         assert!(journal.contains(line), "no {line:?} in\n{journal}");
     }

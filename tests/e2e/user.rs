@@ -221,7 +221,7 @@ fn each_ticket_is_in_the_journal_under_its_jti_and_no_token_is() {
     serial.send(b"\n");
     drop(serial);
     assert!(Ws::connect(port, &format!("/nowhere?token={ticket}"), "").is_err());
-    wait_until("the session's end in the journal", SOON, || journal_since(&before).contains("ann from 127.0.0.1 left"));
+    wait_until("the session's end in the journal", SOON, || journal_since(&before).contains(" from 127.0.0.1 after "));
     let fields = sh(&format!("journalctl -o export --after-cursor='{before}' | tr -d '\\0'"));
     let jti = fields.lines().find_map(|line| line.strip_prefix("CONSOLE_PROXY_JTI="));
     assert!(jti.is_some_and(|jti| jti.len() == 16), "the minting is in the journal:\n{}", journal_since(&before));

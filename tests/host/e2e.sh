@@ -35,3 +35,10 @@ case " $* " in
 	host run /root/e2e --ignored --exact reboot::after
 	;;
 esac
+case " $* " in
+'  ' | *' ldap '*)
+	say "giving the host a directory of users"
+	put_directory
+	host run /root/e2e --ignored --test-threads=1 ldap::
+	;;
+esac

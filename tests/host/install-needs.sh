@@ -29,13 +29,16 @@ without_starting() {
 	return "$status"
 }
 
-packages='build-essential pkg-config libvirt-dev'
+packages='build-essential pkg-config libvirt-dev libpam0g-dev'
 if [ "$what" = test ]; then
 	# libvirt and QEMU with their defaults; what a scratch host and its guests take; what packages are checked with.
 	packages+=' libvirt-daemon-system libvirt-clients qemu-system-x86 nftables systemd dbus util-linux iproute2 socat'
 	packages+=' busybox-static cpio procps lintian rpm rpmlint valgrind openssh-server openssh-client libfaketime'
 	# What stands in front of guests' proxies in a scratch host; nothing of it is to run on this machine.
 	packages+=' nginx-light haproxy caddy'
+	# The filter under docs/ is tried with fail2ban-regex, which reads the journal by python3-systemd; jq is in docs/audit.md.
+	# Nothing of fail2ban is to run on this machine.
+	packages+=' fail2ban python3-systemd jq'
 	# What docs/tickets.md uses.
 	packages+=' python3-cryptography'
 	# A browser, and other people's clients; what building websocat takes.
@@ -71,6 +74,16 @@ if [ "$what" != build ] && [ ! -x "$target/bench/tools/bin/websocat" ]; then
 	rm -rf "$target/bench/tools/build"
 fi
 [ "$what" != bench ] || exit 0
+# A directory and what asks it (tests/host/ldap.sh). They would change who may log in on this machine, so they are
+# fetched here and installed in scratch hosts alone.
+if [ "$what" = test ] && [ ! -e "$target/ldap/complete" ]; then
+	echo "install-needs: fetching slapd and SSSD for scratch hosts" >&2
+	mkdir -p "$target/ldap/partial"
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --download-only \
+		-o Dir::Cache::archives="$(readlink -f "$target/ldap")" slapd ldap-utils sssd-ldap sssd-dbus libnss-sss libpam-sss >/dev/null
+	touch "$target/ldap/complete"
+fi
 # Packaging tools: built for a short build, not for speed.
 tool() { # NAME VERSION
 	command -v "$1" >/dev/null && return

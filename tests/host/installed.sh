@@ -13,6 +13,15 @@ install_package() { # DEB
 		{ cat "$dir/apt.log" >&2; return 1; }
 }
 
+# A directory of users, by slapd and SSSD, and /root/ldap.sh to change who is in which group.
+put_directory() {
+	local target=${CARGO_TARGET_DIR:-$host_scripts/../../target}
+	host run mkdir -p /root/ldap
+	tar -C "$target/ldap" -cf - --exclude=partial . | host run tar -C /root/ldap -xf -
+	host put "$host_scripts/ldap.sh" /root/ldap.sh
+	host run /root/ldap.sh /root/ldap
+}
+
 # The tiny guest, and the command that defines one.
 put_guest() {
 	local target=${CARGO_TARGET_DIR:-$host_scripts/../../target}

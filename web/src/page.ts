@@ -1,18 +1,22 @@
 // The page: one bar with the guest's name, its consoles as tabs and the tools of the one in sight; below it that
 // console, or the panel that says why it is not to be seen.
 
-import { askGuest, buySession, logOut, type Got } from './edges/api';
+import { askGuest, buySession, logIn, logOut, type Got } from './edges/api';
 import { recall, remember } from './edges/store';
 import { choose, tabOrder } from './rules/choose';
 import { clean } from './rules/clean';
-import { commandName, type Guest } from './rules/guest';
+import { commandName, isAnother, type Guest } from './rules/guest';
 import { Leave } from './rules/leave';
 import { isSettled, linkedConsole, takeTicket } from './rules/links';
+import { explains, refusal, type Refusal } from './rules/login';
+import { isOut, OWN, type State } from './rules/state';
+import { whose } from './rules/whose';
 import { Session, type SessionPage } from './flow/session';
 import { consoleName, texts } from './texts';
 import { load, type ViewerHost } from './viewers/viewer';
 import { Chrome } from './view/chrome';
-import { cannotPanel, statePanel } from './view/panel';
+import { LoginForm } from './view/login';
+import { cannotPanel, outWords, personName, statePanel } from './view/panel';
 import { askPassword } from './view/popover';
 
 export class Page {
@@ -25,6 +29,14 @@ export class Page {
   /** Why the ticket of the address bought nothing. */
   private refusal = '';
   private loggedOut = false;
+  /** The ticket that somebody wants to use though they are here as another person. */
+  private meant: string | null = null;
+  /** A session was made, and nothing has been heard of it yet. */
+  private made = false;
+  private tellsWhose = false;
+  /** Somebody who is in wants to be somebody else. */
+  private changing = false;
+  private readonly login = new LoginForm({ logIn: (sent) => this.logIn(sent), now: () => Date.now() });
   /** What waits for its console to come to the front. */
   private readonly front = new Map<string, Set<() => void>>();
   private readonly chrome: Chrome;
@@ -60,6 +72,8 @@ export class Page {
     window.addEventListener('keydown', keys, true);
     window.addEventListener('keyup', keys, true);
     window.addEventListener('hashchange', () => this.linked());
+    // By the back button the browser shows a page as it was left, also after a log-out.
+    window.addEventListener('pageshow', (event) => event.persisted && location.reload());
     window.addEventListener('online', () => this.nudge());
     window.addEventListener('focus', () => this.nudge());
     this.document.addEventListener('visibilitychange', () => !this.document.hidden && this.nudge());
@@ -153,9 +167,10 @@ export class Page {
   }
 
   private open(console: string): void {
+    if (isOut(this.entry.state)) return;
     const there = this.sessions.get(console);
     // Another session may have begun since.
-    if (there?.state.name === 'ended' && !this.loggedOut) there.tell({ type: 'enter' });
+    if (there && isOut(there.state) && !this.loggedOut) there.tell({ type: 'enter' });
     if (there) return;
     const session = new Session(console, this.client, this.sessionPage());
     this.sessions.set(console, session);
@@ -177,8 +192,41 @@ export class Page {
   private async logOut(): Promise<void> {
     if (!(await logOut())) return this.notice('log-out', texts.account.notLoggedOut);
     this.loggedOut = true;
-    for (const session of this.sessions.values()) session.tell({ type: 'logged-out' });
+    // What they show goes, too: somebody else may sit here next.
+    for (const session of this.sessions.values()) {
+      session.tell({ type: 'logged-out' });
+      if (session.viewer) this.chrome.remove(session.viewer);
+    }
+    this.sessions.clear();
+    this.titles.clear();
     this.entry.tell({ type: 'logged-out' });
+  }
+
+  /** Buys a session with a password; null: that was right. */
+  private async logIn(credentials: string): Promise<Refusal | null> {
+    const bought = await logIn(credentials);
+    if (!bought?.ok) return refusal(bought);
+    // What was asked before knows nothing of it.
+    await this.asking;
+    this.loggedOut = this.changing = false;
+    this.refusal = '';
+    this.made = true;
+    this.comeIn();
+    return null;
+  }
+
+  /** There is a session, perhaps another one. */
+  private comeIn(): void {
+    if (this.entry.state.name !== 'connected') this.entry.tell({ type: 'enter' });
+    for (const one of this.sessions.values()) if (waitsForRight(one.state)) one.tell({ type: 'enter' });
+  }
+
+  /** A person was asked whether a link is to make somebody else of them. */
+  private decide(goOn: boolean): void {
+    const { ticket, rest } = takeTicket(location.href);
+    if (goOn) this.meant = ticket;
+    else history.replaceState(history.state, '', rest);
+    this.comeIn();
   }
 
   private sessionPage(): SessionPage {
@@ -215,7 +263,10 @@ export class Page {
       this.asking = null;
       if (got.kind === 'ok') this.learn(got.guest);
       // The ticket's own refusal explains more than "no credentials".
-      else if (got.kind === 'status' && got.status === 401 && this.refusal) got.reason = this.refusal;
+      else if (got.kind === 'status' && got.status === 401) {
+        got.reason = this.refusal || (this.made ? OWN.noCookie : got.reason);
+      }
+      if (got.kind !== 'silent') this.made = false;
       return got;
     });
     return this.asking;
@@ -225,20 +276,29 @@ export class Page {
   private async admit(): Promise<Got> {
     const { ticket, rest } = takeTicket(location.href);
     if (ticket === null) return askGuest();
+    if (ticket !== this.meant) {
+      const got = await askGuest();
+      // Where nobody can say whose session there is, nothing is bought in its place.
+      if (got.kind === 'status' && got.status !== 401 && got.status !== 403) return got;
+      const asked = got.kind === 'ok' ? whose(ticket, got.guest) : null;
+      if (got.kind === 'silent' || asked) return asked ? { kind: 'whose', ...asked } : got;
+    }
     const bought = await buySession(ticket);
     if (!bought) return { kind: 'silent' };
     // A ticket buys one session: refused, it may have bought the one whose cookie is there. Where nobody judged it, it
     // stays in the address for another attempt.
     if (isSettled(bought.status)) history.replaceState(history.state, '', rest);
     this.refusal = bought.ok ? '' : bought.reason;
+    this.made = bought.ok;
     return askGuest();
   }
 
   private learn(guest: Guest): void {
     // Another session with other rights: what is open was made for the old ones.
-    if (this.guest && this.guest.mode !== guest.mode) return location.reload();
+    if (this.guest && isAnother(this.guest, guest)) return location.reload();
     this.guest = guest;
     this.chrome.guest(guest);
+    this.tellWhose(guest);
     this.chrome.tabs.show([
       ...tabOrder(guest.consoles).map((one) => ({ console: one.console, disabled: one.refused !== undefined })),
       ...guest.unreachable.map((one) => ({ console: one.console, disabled: true })),
@@ -249,9 +309,27 @@ export class Page {
     this.draw();
   }
 
+  /** Whoever came by a link may be somebody else than they think: said until they have seen it. */
+  private tellWhose(guest: Guest): void {
+    const key = `seen:${guest.uuid}`;
+    const tells = guest.by === 'ticket' && recall(key) !== String(guest.ends);
+    if (tells === this.tellsWhose) return;
+    this.tellsWhose = tells;
+    if (!tells) return this.chrome.notice('', 'whose', null);
+    this.chrome.notice('', 'whose', {
+      text: texts.whose.byLink(personName(guest.person)),
+      actions: [{ label: texts.account.logOut, run: () => void this.logOut() }],
+      closed: () => remember(key, String(guest.ends)),
+    });
+  }
+
+  /** What speaks for the console in sight: until the proxy told of the guest, and after a log-out, the page itself. */
+  private shown(): Session | null {
+    return this.chosen === null || this.entry.state.name !== 'connected' ? this.entry : this.session();
+  }
+
   private draw(): void {
-    // Until the proxy told of the guest, and after a log-out, the page speaks for all consoles.
-    const shown = this.chosen === null || this.entry.state.name !== 'connected' ? this.entry : this.session();
+    const shown = this.shown();
     const reason = clean((this.chosen && this.refusedReason(this.chosen)) ?? '');
     const again = () => void this.again(true);
     const { dataset } = this.document.documentElement;
@@ -259,6 +337,12 @@ export class Page {
     this.document.title = this.guest
       ? texts.title(clean(this.guest.name, 80), this.chosen ? consoleName(this.chosen) : texts.product)
       : texts.untitled;
+    if (shown && isOut(shown.state)) {
+      this.chrome.nobody();
+      this.chrome.notice('', 'whose', null);
+      this.tellsWhose = false;
+    }
+    if (!shown || !this.asksPassword(shown)) this.login.clear();
     this.chrome.tabs.mark(this.chosen);
     this.chrome.subtitle(this.titles.get(this.chosen ?? '') ?? '');
     if (!shown) {
@@ -276,16 +360,37 @@ export class Page {
 
   private drawState(shown: Session): void {
     const { state, console, due, broken } = shown;
+    const guest = this.guest ? commandName(this.guest) : '';
+    if (this.asksPassword(shown)) {
+      this.login.show({ ...this.loginWords(shown, guest), command: texts.state.ended.command(guest) });
+      return this.chrome.panel(this.login.element, 'login');
+    }
     const panel = statePanel(
-      { state, console, guest: this.guest ? commandName(this.guest) : '', due, broken },
+      { state, console, guest, due, broken },
       {
-        retry: () => shown.tell({ type: shown === this.entry || state.name === 'ended' ? 'enter' : 'start' }),
+        // Rights may be others by now.
+        retry: () => shown.tell({ type: asksFirst(shown, this.entry) ? 'enter' : 'start' }),
+        logIn: () => {
+          this.changing = true;
+          this.draw();
+        },
+        goOn: () => this.decide(true),
+        stay: () => this.decide(false),
         reload: () => location.reload(),
         now: () => Date.now(),
       },
     );
     // The same panel is left alone: what a person is about to press must not move.
-    this.chrome.panel(panel, JSON.stringify([broken, state.name, 'reason' in state ? state.reason : '', console]));
+    this.chrome.panel(panel, panelKey(broken, state, console));
+  }
+
+  private asksPassword({ state }: Session): boolean {
+    return state.name === 'login' || (this.changing && state.name === 'not-allowed');
+  }
+
+  private loginWords({ state }: Session, guest: string): { title: string; reason: string } {
+    const reason = 'reason' in state && explains(state.reason) ? state.reason : '';
+    return outWords(reason, state.name === 'login' ? guest : '', texts.login.title);
   }
 
   private drawTools(): void {
@@ -294,9 +399,25 @@ export class Page {
   }
 
   private tick(): void {
-    const shown = this.chosen === null ? this.entry : this.session();
+    const shown = this.shown();
     if (shown) this.chrome.countdown(shown.state, shown.due);
+    this.login.tick();
     const left = (this.guest?.ends ?? Infinity) * 1000 - Date.now();
     if (left > 0 && left < 5 * 60_000) this.chrome.endsIn(Math.ceil(left / 60_000));
   }
+}
+
+/** Whether a session, or another one, is all that is missing. */
+function waitsForRight(state: State): boolean {
+  return isOut(state) || state.name === 'whose' || state.name === 'not-allowed';
+}
+
+/** Whether another attempt begins with what the proxy says now. */
+function asksFirst(shown: Session, entry: Session): boolean {
+  return shown === entry || waitsForRight(shown.state);
+}
+
+/** What a panel says; how long it waits and what it asks meanwhile does not count. */
+function panelKey(broken: boolean, state: State, console: string | null): string {
+  return JSON.stringify([broken, console, { ...state, attempt: 0, wait: 0, doubt: 0, asked: 0 }]);
 }

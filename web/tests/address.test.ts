@@ -8,6 +8,7 @@ const one = (console: string, more: Partial<Console> = {}): Console => ({
   path: console,
   reached: 'bridged',
   added: false,
+  mode: 'control',
   ...more,
 });
 const none = { linked: null, last: null };

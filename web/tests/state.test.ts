@@ -7,6 +7,9 @@ const connecting: State = { name: 'connecting', attempt: 0, doubt: null };
 const connected: State = { name: 'connected', attempt: 0 };
 const off: State = { name: 'guest-off', reason: 'the guest has stopped', attempt: 2, wait: 900 };
 const asking: State = { ...off, wait: null };
+const over: State = { name: 'ended', reason: 'time is over', asked: true };
+const out: State = { name: 'login', reason: '' };
+const asked: State = { name: 'whose', link: 'bob', here: 'ann' };
 const refusedOnce: State = { name: 'connecting', attempt: 1, doubt: { code: 1006, reason: '', opened: false } };
 
 const closed = (code: number, reason = '', opened = true, lasted = 60_000): Event => ({
@@ -15,6 +18,8 @@ const closed = (code: number, reason = '', opened = true, lasted = 60_000): Even
   lasted,
 });
 const answer = (one: Answer): Event => ({ type: 'answer', answer: one });
+const login: Answer = { kind: 'status', status: 401, reason: 'no ticket', login: true };
+const whose: Answer = { kind: 'whose', link: 'bob', here: 'ann' };
 const fine: Answer = { kind: 'ok', known: true };
 
 describe('the states of a console', () => {
@@ -27,13 +32,13 @@ describe('the states of a console', () => {
     ['a deadline that came too late', connected, { type: 'deadline' }, 'connected', ''],
     ['the guest stops', connected, closed(1001, 'the guest has stopped'), 'guest-off', 'wait'],
     ['the proxy stops', connected, closed(1001, 'the console proxy is stopping'), 'lost', 'wait'],
-    ['the session ends', connected, closed(4401, 'logged out'), 'ended', ''],
+    ['the session ends', connected, closed(4401, 'logged out'), 'ended', 'ask'],
     ['the right is taken away', connected, closed(4403, 'revoked'), 'not-allowed', ''],
     ['two pings unanswered', connected, closed(4408), 'lost', 'wait'],
     ['somebody takes over', connected, closed(4409, 'ann took this console over'), 'taken-over', ''],
     ['somebody is there already', connecting, closed(4409, 'held by virsh console'), 'busy', ''],
     ['too many viewers', connecting, closed(4429, 'too many viewers'), 'busy', ''],
-    ['no ticket', connecting, closed(4401, 'no credentials'), 'ended', ''],
+    ['no ticket', connecting, closed(4401, 'no credentials'), 'ended', 'ask'],
     ['not this console', connecting, closed(4403, 'not this console'), 'not-allowed', ''],
     ['no such console', connecting, closed(4404, 'no such console'), 'unreachable', 'wait'],
     ['a bad request', connecting, closed(4400, 'bad'), 'unreachable', 'wait'],
@@ -96,7 +101,25 @@ describe('the states of a console', () => {
       '',
     ],
     ['an answer nobody waits for', connected, answer(fine), 'connected', ''],
-    ['log-out', connected, { type: 'logged-out' }, 'ended', 'drop'],
+    ['log-out', connected, { type: 'logged-out' }, 'ended', 'drop ask'],
+    ['the session ended, and a password would do', over, answer(login), 'login', ''],
+    ['the session ended, and none would', over, answer({ ...login, login: false }), 'ended', ''],
+    ['the session ended, and nobody answers', over, answer({ kind: 'silent' }), 'ended', ''],
+    ['a console ends what the proxy takes for good', over, answer(fine), 'ended', ''],
+    ['logged out, and a password would do', { ...over, reason: OWN.loggedOut }, answer(login), 'login', ''],
+    ['entry, and a password would do', { ...connecting, doubt: 'entry' }, answer(login), 'login', ''],
+    ['the session ended while the guest was off', asking, answer(login), 'login', ''],
+    ['a look at the login form', out, { type: 'nudge' }, 'login', 'ask'],
+    ['a look at the login form after a log-out', { ...out, reason: OWN.loggedOut }, { type: 'nudge' }, 'login', ''],
+    ['still nobody', out, answer(login), 'login', ''],
+    ['another tab logged in', out, answer(fine), 'connecting', 'connect'],
+    ['logged in', out, { type: 'enter' }, 'connecting', 'ask'],
+    ['a link as somebody else', { ...connecting, doubt: 'entry' }, answer(whose), 'whose', ''],
+    ['a link as somebody else, after the network came back', asking, answer(whose), 'whose', ''],
+    ['a link that nobody asks about', connected, answer(whose), 'connected', ''],
+    ['a look before the answer', asked, { type: 'nudge' }, 'whose', ''],
+    ['news before the answer', asked, answer(fine), 'whose', ''],
+    ['the answer', asked, { type: 'enter' }, 'connecting', 'ask'],
   ];
   it.each(table)('%s', (_what, state, event, next, effects) => {
     const got = step(state, event, 0.5);
@@ -109,6 +132,8 @@ describe('the states of a console', () => {
       name: 'taken-over',
       reason: 'ann took this console over',
     });
+    expect(step(over, answer(login), 0).state).toEqual({ name: 'login', reason: 'time is over' });
+    expect(step({ ...connecting, doubt: 'entry' }, answer(login), 0).state).toMatchObject({ reason: 'no ticket' });
     expect(step(asking, answer({ kind: 'silent' }), 0).state).toMatchObject({ reason: 'the guest has stopped' });
     expect(step(asking, answer({ ...fine, unreachable: 'a file' }), 0).state).toMatchObject({ reason: 'a file' });
   });

@@ -31,10 +31,10 @@ fn the_shipped_file_states_every_default_and_no_other() {
     };
     let stated: toml::Table = toml::from_str(&uncommented).unwrap();
     let expected = [
-        ("access", 5),
+        ("access", 8),
         ("guests", 1),
         ("listen", 5),
-        ("proxy", 8),
+        ("proxy", 10),
         ("record", 6),
         ("serial", 7),
         ("spice", 2),

@@ -2,12 +2,18 @@
 
 import { clean } from '../rules/clean';
 import { readGuest, type Guest } from '../rules/guest';
+import type { Bought } from '../rules/login';
 import { OWN } from '../rules/state';
 
 const PATIENCE = 8_000;
+/** Whoever checks passwords may have to ask further away, and is slow with wrong ones on purpose. */
+const PASSWORD_PATIENCE = 60_000;
 
 export type Got =
-  { kind: 'ok'; guest: Guest } | { kind: 'status'; status: number; reason: string } | { kind: 'silent' };
+  | { kind: 'ok'; guest: Guest }
+  | { kind: 'status'; status: number; reason: string; login: boolean }
+  | { kind: 'whose'; link: string; here: string }
+  | { kind: 'silent' };
 
 /** The folder that the page was loaded from. */
 export function base(): URL {
@@ -25,15 +31,33 @@ export function consoleUrl(console: string, parameters: Record<string, string>):
 export async function askGuest(): Promise<Got> {
   const answer = await request('api/guest', {});
   if (!answer) return { kind: 'silent' };
-  if (!answer.ok) return { kind: 'status', status: answer.status, reason: await words(answer) };
+  const login = takesPasswords(answer);
+  if (!answer.ok) return { kind: 'status', status: answer.status, reason: await words(answer), login };
   const guest = readGuest(await answer.json().catch(() => null));
-  return guest ? { kind: 'ok', guest } : { kind: 'status', status: answer.status, reason: OWN.foreign };
+  return guest ? { kind: 'ok', guest } : { kind: 'status', status: answer.status, reason: OWN.foreign, login };
 }
 
 /** Buys a session with a ticket; null: the proxy could not be asked. */
-export async function buySession(ticket: string): Promise<{ ok: boolean; status: number; reason: string } | null> {
-  const answer = await request('api/session', { method: 'POST', headers: { Authorization: `Bearer ${ticket}` } });
-  return answer && { ok: answer.ok, status: answer.status, reason: answer.ok ? '' : await words(answer) };
+export function buySession(ticket: string): Promise<Bought | null> {
+  return buy(`Bearer ${ticket}`, PATIENCE);
+}
+
+/** Likewise with a password; `credentials` are those of HTTP's basic authentication. */
+export function logIn(credentials: string): Promise<Bought | null> {
+  return buy(`Basic ${credentials}`, PASSWORD_PATIENCE);
+}
+
+async function buy(authorization: string, patience: number): Promise<Bought | null> {
+  const headers = { Authorization: authorization };
+  const answer = await request('api/session', { method: 'POST', headers, signal: AbortSignal.timeout(patience) });
+  if (!answer) return null;
+  const { ok, status } = answer;
+  const retryAfter = answer.headers.get('retry-after');
+  return { ok, status, reason: ok ? '' : await words(answer), login: takesPasswords(answer), retryAfter };
+}
+
+function takesPasswords(answer: Response): boolean {
+  return answer.headers.get('console-proxy-login') === 'password';
 }
 
 /** Whether the session is over: one that the proxy does not know (any more) is. */

@@ -1,6 +1,6 @@
 // One console's connection: drives the states, owns the timers and the viewer. Knows nothing of how it is shown.
 
-import { numberOf, type Guest } from '../rules/guest';
+import { modeOf, numberOf, type Guest } from '../rules/guest';
 import type { Got } from '../edges/api';
 import { isFinal, start, step, type Answer, type Event, type State } from '../rules/state';
 import { load, type Viewer, type ViewerHost } from '../viewers/viewer';
@@ -111,7 +111,7 @@ export class Session {
       ...this.page.host(console),
       console,
       guest: guest?.name ?? '',
-      viewOnly: guest?.mode !== 'control',
+      viewOnly: modeOf(guest, console) !== 'control',
       silentPort: silentPort(guest, console),
       ready: () => {
         this.readyAt = Date.now();

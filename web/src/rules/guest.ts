@@ -9,15 +9,22 @@ export interface Console {
   spoke?: number;
   /** Why it cannot be opened. */
   refused?: string;
+  /** What the person may on this one. */
+  mode: Mode;
 }
+
+export type Mode = 'control' | 'view';
 
 export interface Guest {
   uuid: string;
   name: string;
   person: string;
-  mode: 'control' | 'view';
-  /** When the session ends, in seconds since 1970. */
+  /** The most that the person may on any console. */
+  mode: Mode;
+  /** When the session ends, in seconds since 1970; undefined: there is none. */
   ends?: number;
+  /** What bought the session. */
+  by?: 'password' | 'ticket';
   consoles: Console[];
   unreachable: { console: string; reason: string }[];
 }
@@ -25,20 +32,22 @@ export interface Guest {
 export function readGuest(json: unknown): Guest | null {
   if (!isObject(json) || typeof json.uuid !== 'string') return null;
   const session = isObject(json.session) ? json.session : {};
+  const mode = readMode(json.mode) ?? 'view';
   return {
     uuid: json.uuid,
     name: text(json.name),
     person: text(json.person),
-    mode: json.mode === 'control' ? 'control' : 'view',
+    mode,
     ends: typeof session.ends === 'number' ? session.ends : undefined,
-    consoles: list(json.consoles).flatMap(readConsole),
+    by: session.by === 'password' || session.by === 'ticket' ? session.by : undefined,
+    consoles: list(json.consoles).flatMap((one) => readConsole(one, mode)),
     unreachable: list(json.unreachable).flatMap((one) =>
       isObject(one) && isConsole(one.console) ? [{ console: one.console, reason: text(one.reason) }] : [],
     ),
   };
 }
 
-function readConsole(json: unknown): Console[] {
+function readConsole(json: unknown, most: Mode): Console[] {
   if (!isObject(json) || !isConsole(json.console)) return [];
   return [
     {
@@ -48,8 +57,20 @@ function readConsole(json: unknown): Console[] {
       added: json.added === true,
       spoke: typeof json.spoke === 'number' ? json.spoke : undefined,
       refused: typeof json.refused === 'string' ? json.refused : undefined,
+      mode: json.mode === undefined ? most : (readMode(json.mode) ?? 'view'),
     },
   ];
+}
+
+function readMode(json: unknown): Mode | null {
+  return json === 'control' || json === 'view' ? json : null;
+}
+
+/** Whether what is open was made for another person or for other rights than there are now. */
+export function isAnother(was: Guest, now: Guest): boolean {
+  const modes = new Map(now.consoles.map((one) => [one.console, one.mode]));
+  const changed = was.consoles.some(({ console, mode }) => (modes.get(console) ?? mode) !== mode);
+  return was.person !== now.person || was.mode !== now.mode || changed;
 }
 
 /** `vnc`, `spice`, `serial/N`, `console/N`: so it is also safe as a path below the page's. */
@@ -64,6 +85,11 @@ export function isDisplay(console: string): boolean {
 /** The N of `serial/N` and `console/N`. */
 export function numberOf(console: string): number {
   return Number(console.split('/')[1] ?? 0);
+}
+
+/** What the person may on a console. */
+export function modeOf(guest: Guest | null, console: string | null): Mode {
+  return guest?.consoles.find((one) => one.console === console)?.mode ?? guest?.mode ?? 'view';
 }
 
 /** What to call the guest in a command for a shell: the name only where a shell reads it as one word. */

@@ -8,7 +8,10 @@ import { verdict, type Closing } from './closing';
 /** What a question to the proxy brought. */
 export type Answer =
   | { kind: 'ok'; known: boolean; refused?: string; unreachable?: string }
-  | { kind: 'status'; status: number; reason: string }
+  /** `login`: the proxy takes passwords. */
+  | { kind: 'status'; status: number; reason: string; login?: boolean }
+  /** The address has a ticket of one person, and the browser a session of another. */
+  | { kind: 'whose'; link: string; here: string }
   | { kind: 'silent' };
 
 export type Doubt = 'entry' | 'deadline' | Closing;
@@ -17,7 +20,11 @@ export type State =
   | { name: 'connecting'; attempt: number; doubt: Doubt | null }
   | { name: 'connected'; attempt: number }
   | { name: 'guest-off' | 'unreachable' | 'lost'; reason: string; attempt: number; wait: number | null }
-  | { name: 'not-allowed' | 'ended' | 'taken-over' | 'busy' | 'websocket-refused'; reason: string };
+  /** `asked`: whether a password would do has been asked. */
+  | { name: 'ended'; reason: string; asked?: boolean }
+  | { name: 'not-allowed'; reason: string; login?: boolean }
+  | { name: 'login' | 'taken-over' | 'busy' | 'websocket-refused'; reason: string }
+  | { name: 'whose'; link: string; here: string };
 
 export type StateName = State['name'];
 
@@ -45,8 +52,10 @@ export interface Step {
   effects: Effect[];
 }
 
+type Told = Exclude<Answer, { kind: 'whose' }>;
 type Waiting = Extract<State, { wait: number | null }>;
-type Final = Extract<State, { name: 'not-allowed' }>;
+type Out = Extract<State, { name: 'ended' | 'login' }>;
+type Final = Exclude<State, { attempt: number }>;
 
 /** A connection that lasted this long was a good one: the next attempt comes soon again. */
 const GOOD = 10_000;
@@ -60,6 +69,8 @@ export const OWN = {
   noPassword: '#no-password',
   /** Something answered that is not the proxy. */
   foreign: '#foreign',
+  /** A session was made, and its cookie did not come back. */
+  noCookie: '#no-cookie',
 } as const;
 
 export const start: State = { name: 'connecting', attempt: 0, doubt: null };
@@ -72,7 +83,7 @@ export function step(state: State, event: Event, chance: number): Step {
     case 'start':
       return go({ name: 'connecting', attempt: 0, doubt: null }, { do: 'drop' }, { do: 'connect' });
     case 'logged-out':
-      return go({ name: 'ended', reason: OWN.loggedOut }, { do: 'drop' });
+      return go({ name: 'ended', reason: OWN.loggedOut, asked: true }, { do: 'drop' }, { do: 'ask' });
     case 'ready':
       return state.name === 'connecting' ? go({ name: 'connected', attempt: state.attempt }) : go(state);
     case 'deadline':
@@ -85,7 +96,7 @@ export function step(state: State, event: Event, chance: number): Step {
     case 'due':
       return waits(state) && state.wait !== null ? go({ ...state, wait: null }, { do: 'ask' }) : go(state);
     case 'nudge':
-      if (state.name === 'ended' && state.reason !== OWN.loggedOut) return go(state, { do: 'ask' });
+      if (isOut(state) && state.reason !== OWN.loggedOut) return go(state, { do: 'ask' });
       return waits(state) && state.wait !== null ? go({ ...state, wait: null }, { do: 'ask' }) : go(state);
   }
 }
@@ -97,7 +108,7 @@ function closed(state: State, closing: Closing, lasted: number, chance: number):
   const { reason } = closing;
   switch (verdict(closing)) {
     case 'ended':
-      return go({ name: 'ended', reason });
+      return go({ name: 'ended', reason, asked: true }, { do: 'ask' });
     case 'not-allowed':
       return go({ name: 'not-allowed', reason });
     case 'occupied':
@@ -118,7 +129,9 @@ function closed(state: State, closing: Closing, lasted: number, chance: number):
 }
 
 function answered(state: State, answer: Answer, chance: number): Step {
-  if (state.name === 'ended') return answer.kind === 'ok' ? connect(0) : go(state);
+  const asked = isOut(state) || (state.name === 'connecting' && state.doubt) || (waits(state) && state.wait === null);
+  if (answer.kind === 'whose') return go(asked ? { name: 'whose', link: answer.link, here: answer.here } : state);
+  if (isOut(state)) return stillOut(state, answer);
   if (state.name === 'connecting' && state.doubt) return whyNot(state.attempt, state.doubt, answer, chance);
   if (waits(state) && state.wait === null) {
     if (answer.kind === 'ok') return usable(answer, state.attempt, chance) ?? connect(state.attempt);
@@ -127,8 +140,19 @@ function answered(state: State, answer: Answer, chance: number): Step {
   return go(state);
 }
 
+/** Whoever is out is in again by another tab; or can get in with a password. */
+function stillOut(state: Out, answer: Told): Step {
+  const asked = state.name === 'ended' && state.asked;
+  if (answer.kind === 'status' && answer.status === 401 && answer.login && state.name === 'ended') {
+    return go({ name: 'login', reason: state.reason || answer.reason });
+  }
+  // A console that ends sessions which the proxy takes for good would be tried for ever.
+  if (asked) return go({ name: 'ended', reason: state.reason });
+  return answer.kind === 'ok' ? connect(0) : go(state);
+}
+
 /** The proxy was asked because an attempt failed without a reason. */
-function whyNot(attempt: number, doubt: Doubt, answer: Answer, chance: number): Step {
+function whyNot(attempt: number, doubt: Doubt, answer: Told, chance: number): Step {
   if (answer.kind !== 'ok') return unusable(answer, { name: 'lost', attempt }, chance);
   if (doubt === 'entry') return connect(0);
   const no = usable(answer, attempt, chance);
@@ -150,7 +174,7 @@ function usable(answer: Extract<Answer, { kind: 'ok' }>, attempt: number, chance
 }
 
 function unusable(
-  answer: Exclude<Answer, { kind: 'ok' }>,
+  answer: Exclude<Told, { kind: 'ok' }>,
   was: Pick<Waiting, 'name' | 'attempt'> & { reason?: string },
   chance: number,
 ): Step {
@@ -161,11 +185,16 @@ function unusable(
     return wait({ name: was.name, reason: was.reason ?? OWN.silent, attempt }, chance);
   }
   const { status, reason } = answer;
-  if (status === 401) return go({ name: 'ended', reason });
-  if (status === 403) return go({ name: 'not-allowed', reason });
+  if (status === 401) return go({ name: answer.login ? 'login' : 'ended', reason });
+  if (status === 403) return go({ name: 'not-allowed', reason, login: answer.login });
   // A front server has no socket to reach for a guest that is off, and says one of these in the proxy's place.
   if ([404, 502, 503, 504].includes(status)) return wait({ name: 'guest-off', reason, attempt }, chance);
   return wait({ name: 'lost', reason, attempt }, chance);
+}
+
+/** The proxy lets nobody in as things are. */
+export function isOut(state: State): state is Out {
+  return state.name === 'ended' || state.name === 'login';
 }
 
 function waits(state: State): state is Waiting {

@@ -45,7 +45,9 @@ export const en = {
     button: (person: string) => person || 'Account',
     label: (person: string) => `Account: ${person}`,
     signedIn: (person: string) => `Signed in as ${person}`,
+    by: { password: 'With a password.', ticket: 'By a link.' },
     nobody: 'Nobody is named in this session.',
+    out: 'Nobody is logged in.',
     ends: (time: string) => `The session ends at ${time}.`,
     noSession: 'No login is needed for this guest.',
     logOut: 'Log out',
@@ -155,6 +157,42 @@ export const en = {
     ok: 'Connect',
   },
 
+  login: {
+    title: 'Log in',
+    user: 'User name',
+    password: 'Password',
+    send: 'Log in',
+    checking: 'Checking…',
+    again: (seconds: number) => `Next attempt in ${seconds} s.`,
+    link: 'Or open a link to this guest: from your panel, or as printed on the host by',
+    other: 'Log in as somebody else',
+    problem: {
+      'no-user': 'Enter your user name on the host.',
+      'no-password': 'Enter your password.',
+      colon: 'A user name with a colon (:) cannot be sent from a browser. Open a link instead.',
+    },
+    refused: {
+      wrong: 'User name or password is wrong.',
+      silent: 'The proxy does not answer. Check the network, and try again.',
+      limited: 'Too many attempts. Try again in a moment.',
+      limitedFor: (seconds: number) => `Too many attempts. Try again in ${seconds} s.`,
+      noRight: (reason: string) => `You may not enter here${reason ? `: ${reason}` : ''}.`,
+      unavailable: (reason: string) =>
+        `The password cannot be checked now; it may be right. Try again later.${reason ? ` (${reason})` : ''}`,
+      other: (reason: string) => `The proxy did not take it${reason ? `: ${reason}` : ''}.`,
+    },
+  },
+
+  whose: {
+    title: 'Whose session is it to be?',
+    body: (link: string, here: string) =>
+      `This link opens the consoles as ${link}. You are here as ${here}. Whatever you do is noted under the name that you choose.`,
+    nobody: 'nobody (no name)',
+    goOn: (link: string) => `Go on as ${link}`,
+    stay: (here: string) => `Stay as ${here}`,
+    byLink: (person: string) => `You are here as ${person}, by a link.`,
+  },
+
   state: {
     connecting: { title: 'Connecting…', body: (name: string) => `Opening ${name}.` },
     off: {
@@ -163,7 +201,7 @@ export const en = {
     },
     notAllowed: {
       title: 'Not allowed',
-      body: 'Your session does not allow this. Ask whoever gave you the link for one that does.',
+      body: 'Your session does not allow this. Ask whoever gave you the link, or looks after the host, for one that does.',
     },
     noPassword: {
       title: 'No password was given',
@@ -223,6 +261,7 @@ export const en = {
       '#logged-out': '',
       '#silent': '',
       '#no-password': '',
+      '#no-cookie': 'the browser does not keep the session: it refuses this page’s cookie',
       '#foreign': 'something else than the proxy answered, perhaps a page of a server in between',
     } as Record<string, string>,
     connected: 'Connected',

@@ -1,8 +1,9 @@
 // All that stands around a console: the bar, the stage, the notices, the extra keys. Knows no state and no protocol.
 
+import { isTouched } from '../edges/device';
 import { recall, remember } from '../edges/store';
 import { clean } from '../rules/clean';
-import type { Guest } from '../rules/guest';
+import { modeOf, type Guest } from '../rules/guest';
 import type { State } from '../rules/state';
 import { texts } from '../texts';
 import type { Notice, Tool, Viewer } from '../viewers/viewer';
@@ -56,6 +57,7 @@ export class Chrome {
   private extraShown = matchMedia('(pointer: coarse)').matches;
   private lastTools: Tool[] = [];
   private guestShown: Guest | null = null;
+  private out = false;
   /** The end of the session that was told of. */
   private warned: number | undefined;
 
@@ -74,11 +76,22 @@ export class Chrome {
   /** Shows what is known of the guest: as text, whatever its name is. */
   guest(guest: Guest): void {
     this.guestShown = guest;
+    this.out = false;
     this.name.textContent = clean(guest.name, 80) || texts.untitled;
     this.name.title = clean(guest.name);
-    this.badge.hidden = guest.mode === 'control';
+    this.person(guest.person);
+  }
+
+  /** Nobody is logged in any more. */
+  nobody(): void {
+    if (this.guestShown) this.guestShown = { ...this.guestShown, person: '', ends: undefined, by: undefined };
+    this.out = true;
+    this.person('');
+  }
+
+  private person(name: string): void {
     const label = this.account.querySelector('.label');
-    const person = texts.account.button(clean(guest.person, 40));
+    const person = texts.account.button(clean(name, 40));
     if (label) label.textContent = person;
     this.account.setAttribute('aria-label', texts.account.label(person));
   }
@@ -101,28 +114,45 @@ export class Chrome {
       element.classList.toggle('front', element === viewer?.element);
     }
     this.drawInert();
-    const chosen = document.documentElement.dataset.console;
     viewer?.shown(true);
-    for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
+    for (const [console, notices] of this.notices) notices.element.hidden = isElsewhere(console);
+  }
+
+  /** Takes a viewer out, with all that it shows. */
+  remove(viewer: Viewer): void {
+    viewer.element.remove();
   }
 
   /** Shows a panel over the console; null: the console itself. `key`: what it says, so that it is not drawn again. */
   panel(panel: HTMLElement | null, key: string): void {
     const chosen = document.documentElement.dataset.console ?? '';
     this.stage.setAttribute('aria-labelledby', chosen ? Tabs.id(chosen) : '');
-    for (const [console, notices] of this.notices) notices.element.hidden = console !== chosen;
+    for (const [console, notices] of this.notices) notices.element.hidden = isElsewhere(console);
+    this.badge.hidden = !this.guestShown || this.out || modeOf(this.guestShown, chosen) === 'control';
     if (key === this.panelKey) return;
     this.panelKey = key;
     const focused = this.over.contains(document.activeElement) || this.wanted;
     this.over.hidden = panel === null;
     this.over.replaceChildren(...(panel ? [panel] : []));
+    // A form is not read out as a whole whenever something in it changes.
+    this.over.setAttribute('role', panel?.matches('form') ? 'group' : 'status');
     this.drawInert();
     // What is not connected has no use for keys; what is, gets them, unless the person is elsewhere.
     if (panel === null) {
       if (focused || document.activeElement === document.body) this.owner.viewer()?.focus();
       this.wanted = false;
     }
+    // A console that was left keeps the focus for a moment more.
+    const free = focused || document.activeElement === document.body || document.activeElement?.closest('[inert]');
+    if (panel?.matches('form') && free) this.focusForm(panel);
     this.drawExtra();
+  }
+
+  /** A form's first empty field; with a finger, that would bring up a keyboard that nobody asked for. */
+  private focusForm(form: HTMLElement): void {
+    if (isTouched()) return;
+    const fields = [...form.querySelectorAll('input')];
+    (fields.find((field) => field.value === '') ?? fields[0])?.focus();
   }
 
   countdown(state: State, due: number): void {
@@ -136,7 +166,7 @@ export class Chrome {
     let notices = this.notices.get(console);
     if (!notices) {
       notices = new Notices();
-      notices.element.hidden = document.documentElement.dataset.console !== console;
+      notices.element.hidden = isElsewhere(console);
       this.notices.set(console, notices);
       this.noticeArea.append(notices.element);
     }
@@ -211,11 +241,13 @@ export class Chrome {
     const ends = guest?.ends
       ? new Date(guest.ends * 1000).toLocaleTimeString(texts.language, { timeStyle: 'short' })
       : null;
+    if (this.out) return h('div', { class: 'content' }, h('p', {}, t.out));
     return h(
       'div',
       { class: 'content' },
       (guest?.person || ends) &&
         h('p', { 'data-testid': 'person' }, guest?.person ? t.signedIn(clean(guest.person, 80)) : t.nobody),
+      guest?.by && h('p', { class: 'faint' }, t.by[guest.by]),
       h('p', { class: 'faint' }, ends ? t.ends(ends) : guest && t.noSession),
       ends && h('button', { type: 'button', 'data-testid': 'log-out', click: () => this.owner.logOut() }, t.logOut),
     );
@@ -264,4 +296,9 @@ export class Chrome {
     if (theme === 'auto') delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
   }
+}
+
+/** Whether notices of a console are out of sight; those of none are of the page. */
+function isElsewhere(console: string): boolean {
+  return console !== '' && console !== document.documentElement.dataset.console;
 }

@@ -26,11 +26,15 @@ export class Notices {
     for (const { label, run } of notice.actions ?? []) {
       line.append(h('button', { type: 'button', click: run }, label));
     }
+    const close = () => {
+      this.remove(id);
+      notice.closed?.();
+    };
     if (!notice.passing) {
       line.append(
         h(
           'button',
-          { type: 'button', class: 'plain', 'aria-label': texts.close, click: () => this.remove(id) },
+          { type: 'button', class: 'plain', 'aria-label': texts.close, click: close },
           icon('close'),
         ),
       );

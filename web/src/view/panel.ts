@@ -7,6 +7,11 @@ import { h } from './dom';
 
 export interface PanelActions {
   retry(): void;
+  /** Shows the form for user and password. */
+  logIn(): void;
+  /** Whose session it is to be. */
+  goOn(): void;
+  stay(): void;
   reload(): void;
   now(): number;
 }
@@ -33,9 +38,12 @@ interface Words {
 /** The panel for a state; null: the console itself is to be seen. */
 export function statePanel(shown: Shown, actions: PanelActions): HTMLElement | null {
   if (shown.broken) return draw(texts.state.failed, actions.reload);
-  if (shown.state.name === 'connected') return null;
+  const { state } = shown;
+  if (state.name === 'connected') return null;
+  if (state.name === 'whose') return whosePanel(state, actions);
   const words = wordsFor(shown);
   const panel = draw(words, actions.retry);
+  if (state.name === 'not-allowed' && state.login) panel.append(button('log-in', texts.login.other, actions.logIn));
   if (words.waits) panel.append(countdown(shown.state, shown.due, actions.now()));
   return panel;
 }
@@ -45,6 +53,39 @@ export function cannotPanel(console: string | null, reason: string, retry: () =>
   const t = texts.state;
   if (console === null) return draw({ ...t.none, reason }, retry);
   return draw({ ...t.cannot, body: consoleName(console), reason }, retry);
+}
+
+/** Why whoever is out is out: the title, and the reason in words. */
+export function outWords(reason: string, guest: string, none: string): { title: string; reason: string } {
+  const t = texts.state.ended;
+  return { title: reason === OWN.loggedOut ? t.out : guest ? t.title : none, reason: why(reason) };
+}
+
+/** Asks whether a link is to make another person of somebody. */
+function whosePanel(state: { link: string; here: string }, actions: PanelActions): HTMLElement {
+  const t = texts.whose;
+  const [link, here] = [personName(state.link), personName(state.here)];
+  return h(
+    'div',
+    { class: 'state' },
+    h('h2', {}, t.title),
+    h('p', {}, t.body(link, here)),
+    h(
+      'div',
+      { class: 'row' },
+      button('stay', t.stay(here), actions.stay),
+      button('go-on', t.goOn(link), actions.goOn),
+    ),
+  );
+}
+
+/** A person's name as a bounded piece of text. */
+export function personName(name: string): string {
+  return clean(name, 40) || texts.whose.nobody;
+}
+
+function button(id: string, label: string, click: () => void): HTMLElement {
+  return h('button', { type: 'button', 'data-testid': id, click }, label);
 }
 
 function wordsFor({ state, console, guest }: Shown): Words {
@@ -62,8 +103,9 @@ function wordsFor({ state, console, guest }: Shown): Words {
     case 'not-allowed':
       if (state.reason === OWN.noPassword) return t.noPassword;
       return { ...t.notAllowed, reason, action: t.refused.action };
-    case 'ended': {
-      const title = state.reason === OWN.loggedOut ? t.ended.out : guest ? t.ended.title : t.ended.none;
+    case 'ended':
+    case 'login': {
+      const { title } = outWords(state.reason, guest, t.ended.none);
       return { title, body: t.ended.body, command: t.ended.command(guest), reason, action: t.ended.action };
     }
     case 'taken-over':
@@ -72,6 +114,8 @@ function wordsFor({ state, console, guest }: Shown): Words {
       return { ...t.busy, reason };
     case 'websocket-refused':
       return { ...t.refused, reason };
+    case 'whose':
+      return { title: texts.whose.title };
     case 'connected':
       return { title: t.connected };
   }

@@ -40,6 +40,8 @@ export interface Notice {
   passing?: boolean;
   /** Goes away after a while. */
   brief?: boolean;
+  /** A person closed it. */
+  closed?(): void;
 }
 
 export interface Tool {

@@ -28,12 +28,24 @@ const guest = {
   name: 'web-1',
   person: 'ann',
   mode: 'control',
-  session: { ends: Math.round(Date.now() / 1000) + 3600 },
+  session: { ends: guestEnds(), by: 'password' },
   consoles,
   unreachable: [{ console: 'console/0', reason: 'a file is no console' }],
 };
 const both = [{ console: 'vnc', path: '/vnc', reached: 'native', added: false }, consoles[1]];
 const refuse = (status, body) => (route) => route.fulfill({ status, contentType: 'text/plain', body });
+/** Nobody is in, and a password would do. */
+const asksLogin =
+  (body = 'a ticket is needed: `console-proxy url GUEST` on the host prints one') =>
+  (route) =>
+    route.fulfill({ status: 401, contentType: 'text/plain', headers: { 'console-proxy-login': 'password' }, body });
+/** What must not be asked. */
+const never = (what) => (route) => {
+  route.request().frame().page().trouble.push(what);
+  return route.abort();
+};
+const ticketOf = (sub) => `h.${Buffer.from(JSON.stringify({ sub })).toString('base64url')}.s`;
+const byLink = { ends: guestEnds(), by: 'ticket' };
 const tell =
   (more = {}) =>
   (route) =>
@@ -46,6 +58,15 @@ const speaks =
     socket.send(Buffer.from(words));
     if (code) setTimeout(() => socket.close({ code, reason }), after);
   };
+/** A websocket whose first session ends; the next one lasts. */
+const endsOnce = (why = 'the session has ended: its time is over') => {
+  const ended = new WeakSet();
+  return (socket, page) => {
+    if (ended.has(page)) return speaks(prompt)(socket);
+    ended.add(page);
+    speaks(prompt, 4401, why, 1_500)(socket);
+  };
+};
 const closes = (code, reason) => (socket) => socket.close({ code, reason });
 const silent = () => {};
 const prompt = '\r\nDebian GNU/Linux 12 web-1 ttyS0\r\n\r\nweb-1 login: ';
@@ -216,6 +237,141 @@ const scenes = {
     sees: 'for another guest',
   },
   'right-gone': { socket: speaks(prompt, 4403, 'the right was taken away'), state: 'not-allowed', sees: 'taken away' },
+  login: { guest: asksLogin(), state: 'login', sees: 'User name', not: 'a ticket is needed' },
+  'login-works': { guest: asksLogin(), socket: speaks(prompt), after: getsIn, state: 'connected', at: '#serial/0' },
+  'login-again': { socket: endsOnce(), after: comesInAgain, state: 'connected' },
+  'login-wrong': {
+    guest: asksLogin(),
+    session: asksLogin('the user or the password is wrong'),
+    after: logsIn('User name or password is wrong.'),
+    state: 'login',
+  },
+  'login-barred': {
+    guest: asksLogin(),
+    session: refuse(403, 'bob has no right to this guest'),
+    after: logsIn('You may not enter here: bob has no right to this guest.', 'bob', 'right'),
+    state: 'login',
+  },
+  'login-limited': {
+    guest: asksLogin(),
+    session: (route) => route.fulfill({ status: 429, headers: { 'retry-after': '90' }, body: 'too many' }),
+    after: async (page) => {
+      await logsIn('Too many attempts. Try again in 90 s.')(page);
+      await page.getByText(/Next attempt in 8\d s\./).waitFor();
+      await page.route('**/api/session', never('sent while it has to wait'));
+      await fills(page, 'ann', 'again');
+    },
+    state: 'login',
+  },
+  'login-unavailable': {
+    guest: asksLogin(),
+    session: refuse(503, 'the directory does not answer'),
+    after: logsIn('The password cannot be checked now; it may be right.'),
+    state: 'login',
+    sees: 'the directory does not answer',
+  },
+  'login-silent': {
+    guest: asksLogin(),
+    session: (route) => route.abort(),
+    after: logsIn('The proxy does not answer.'),
+    state: 'login',
+  },
+  'login-colon': {
+    guest: asksLogin(),
+    session: never('sent'),
+    after: logsIn('A user name with a colon', 'an:n', 'right'),
+    state: 'login',
+  },
+  'login-checking': {
+    guest: asksLogin(),
+    session: () => undefined,
+    after: (page) => fills(page, 'ann', 'right'),
+    state: 'login',
+    sees: 'Checking…',
+  },
+  'login-no-cookie': {
+    guest: asksLogin(),
+    after: (page) => fills(page, 'ann', 'right'),
+    state: 'login',
+    sees: 'the browser does not keep the session',
+  },
+  'login-after-end': {
+    guest: tell(),
+    socket: endsOnce('the session has ended: an administrator ended it'),
+    after: async (page) => {
+      await page.waitForSelector('html[data-state=connected]');
+      await page.route('**/api/guest', asksLogin('the session has ended'));
+    },
+    state: 'login',
+    sees: 'an administrator ended it',
+  },
+  'login-after-log-out': { socket: speaks(prompt), after: leavesNothing, state: 'login', sees: 'You are logged out' },
+  'ask-whose': {
+    query: `?token=${ticketOf('bob')}`,
+    session: never('bought before the answer'),
+    state: 'whose',
+    sees: 'This link opens the consoles as bob. You are here as ann.',
+    keeps: true,
+  },
+  'ask-whose-evil': {
+    query: `?token=${ticketOf(`${EVIL}${'x'.repeat(300)}`)}`,
+    guest: tell({ person: EVIL.repeat(9) }),
+    state: 'whose',
+    sees: 'Go on as <img src=x',
+    keeps: true,
+  },
+  'whose-go-on': {
+    query: `?token=${ticketOf('bob')}`,
+    socket: speaks(prompt),
+    after: decides('go-on', 1),
+    state: 'connected',
+    sees: 'You are here as bob, by a link.',
+  },
+  'whose-stay': {
+    query: `?token=${ticketOf('bob')}`,
+    socket: speaks(prompt),
+    after: decides('stay', 0),
+    state: 'connected',
+    not: 'by a link',
+  },
+  'same-person': { query: `?token=${ticketOf('ann')}`, socket: speaks(prompt), state: 'connected' },
+  'opened-by-link': {
+    query: `?token=${ticketOf('bob')}`,
+    guest: tell({ person: 'bob', session: byLink }),
+    socket: speaks(prompt),
+    state: 'connected',
+    sees: 'You are here as bob, by a link.',
+  },
+  'link-seen': {
+    guest: tell({ person: 'bob', session: byLink }),
+    socket: speaks(prompt),
+    after: hasSeen,
+    state: 'connected',
+    not: 'by a link',
+  },
+  'no-right-any-more': {
+    guest: (route) =>
+      route.fulfill({
+        status: 403,
+        contentType: 'text/plain',
+        headers: { 'console-proxy-login': 'password' },
+        body: 'ann has no right to this guest',
+      }),
+    after: async (page) => {
+      await page.getByText('ann has no right to this guest').waitFor();
+      await page.getByTestId('log-in').click();
+    },
+    state: 'not-allowed',
+    sees: 'User name',
+  },
+  'one-view-only': {
+    guest: tell({ consoles: [{ ...consoles[1], mode: 'view' }] }),
+    socket: echoes,
+    after: types,
+    state: 'connected',
+    sees: 'View only',
+    not: 'heard',
+  },
   'proxy-silent': { guest: (route) => route.abort(), state: 'lost', sees: 'The connection is lost' },
   'websocket-refused': { state: 'websocket-refused', sees: 'certificate' },
   broken: { socket: silent, files: (route) => route.abort(), state: 'broken', sees: 'could not be loaded' },
@@ -288,6 +444,93 @@ const scenes = {
   },
   'logged-out': { socket: speaks(prompt), after: logOutAt('connected'), state: 'ended', sees: 'You are logged out' },
 };
+
+function guestEnds() {
+  return Math.round(Date.now() / 1000) + 3600;
+}
+
+/** Types a user and a password, and sends them by Enter. */
+async function fills(page, user, password) {
+  await page.getByTestId('login-user').fill(user);
+  await page.getByTestId('login-password').fill(password);
+  await page.getByTestId('login-password').press('Enter');
+}
+
+/** Logs in; what the form must say then, and that it keeps no password. */
+function logsIn(says, user = 'ann', password = 'wrong') {
+  return async (page) => {
+    await fills(page, user, password);
+    await page.getByTestId('login-error').getByText(says).waitFor();
+    if ((await page.getByTestId('login-password').inputValue()) !== '' && !user.includes(':'))
+      throw new Error('the password is still there');
+    if ((await page.getByTestId('login-user').inputValue()) !== user) throw new Error('the user is gone');
+  };
+}
+
+/** A proxy that takes ann's password, in UTF-8, and then knows a session. */
+async function getsIn(page) {
+  const sent = `Basic ${Buffer.from('ann:pässwörd: €').toString('base64')}`;
+  await page.route('**/api/session', async (route) => {
+    const right = route.request().headers().authorization === sent && route.request().postData() === null;
+    if (right) await page.route('**/api/guest', tell());
+    await route.fulfill({ status: right ? 204 : 401, headers: { 'console-proxy-login': 'password' } });
+  });
+  if (!(await page.evaluate(() => document.activeElement.name === 'username' || matchMedia('(any-pointer: coarse)').matches)))
+    throw new Error('the first field has no focus');
+  await fills(page, 'ann', 'pässwörd: €');
+  await page.waitForSelector('html[data-state=connected]');
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, location.href]));
+  if (/pässw/.test(kept)) throw new Error(`the password is kept: ${kept}`);
+}
+
+/** Another session than the link's is there: nothing may be bought before somebody says so. */
+function decides(button, bought) {
+  return async (page) => {
+    let sold = 0;
+    await page.route('**/api/session', async (route) => {
+      sold += 1;
+      await page.route('**/api/guest', tell({ person: 'bob', session: byLink }));
+      await route.fulfill({ status: 204 });
+    });
+    await page.waitForSelector('html[data-state=whose]');
+    await page.waitForTimeout(300);
+    if (sold > 0) throw new Error('bought before the answer');
+    await page.getByTestId(button).click();
+    await page.waitForSelector('html[data-state=connected]');
+    if (sold !== bought) throw new Error(`bought ${sold} sessions`);
+  };
+}
+
+/** The notice of a session by a link goes when it was seen, and does not come again for that session. */
+async function hasSeen(page) {
+  await page.getByTestId('notice-whose').getByRole('button', { name: 'Close' }).click();
+  await page.reload();
+  await page.waitForSelector('html[data-state=connected]');
+}
+
+/** Logs out, and looks for what the console had shown. */
+async function leavesNothing(page) {
+  await page.getByText('web-1 login:').waitFor();
+  await page.route('**/api/guest', asksLogin());
+  await logOutAt('connected')(page);
+  await page.waitForSelector('html[data-state=login]');
+  if ((await page.locator('.viewer').count()) > 0) throw new Error('the console is still in the page');
+  await page.getByTestId('tab-serial/0').click();
+  await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+  await page.waitForTimeout(300);
+  if ((await page.locator('.viewer').count()) > 0) throw new Error('a console came back');
+  await page.getByTestId('account').click();
+  await page.getByText('Nobody is logged in.').waitFor();
+}
+
+/** The session ends in the middle; then a password opens the same console again. */
+async function comesInAgain(page) {
+  await page.waitForSelector('html[data-state=connected]');
+  await page.route('**/api/guest', asksLogin('the session has ended'));
+  await page.waitForSelector('html[data-state=login]');
+  await page.getByText('its time is over').waitFor();
+  await getsIn(page);
+}
 
 function echoes(socket) {
   socket.send('{"position":null}');
@@ -429,6 +672,7 @@ async function play(name, scene, look) {
   const trouble = [];
   /** What the played console heard. */
   page.heard = [];
+  page.trouble = trouble;
   page.on('pageerror', (error) => trouble.push(`error: ${error.message}`));
   page.on('console', (message) => /Content Security|Refused to/.test(message.text()) && trouble.push(message.text()));
   await page.route('**/api/guest', scene.guest ?? tell());

@@ -1,0 +1,58 @@
+//! A user of this host shows their password: the host is asked, and says in which groups they are.
+
+use super::guest::Guest;
+use super::identity::{Person, Proof, no_right};
+use super::refused::{Refused, refuse};
+use crate::edges::publish::now;
+use crate::rules::audit::Reason;
+use crate::rules::auth::{Answer, Question, Verdict, is_password, is_user};
+use crate::rules::route::Route;
+use crate::rules::session::Standing;
+
+/// Checks a password. Who is let in here has a right to something of the guest.
+pub(super) async fn log_in(
+    guest: &Guest,
+    route: &Route,
+    user: String,
+    password: String,
+    from: &str,
+) -> Result<Person, Refused> {
+    if !guest.takes_passwords() {
+        return Err(refuse(401, "passwords are not taken here: a ticket is needed"));
+    }
+    // The name is not told: many a password was typed where the name belongs. PAM's own lines have it, if it is one.
+    let wrong = || refuse(401, "the user or the password is wrong").because(Reason::Password);
+    if !is_user(&user) || !is_password(&password) {
+        return Err(wrong());
+    }
+    let Ok(_turn) = guest.logins.try_acquire() else {
+        return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
+    };
+    let question = Question::Password { password, from: from.to_owned() };
+    let answer = guest.ask_auth(&user, question).await;
+    let unknown = |why: String| refuse(503, format!("the password cannot be checked now: {why}"));
+    match answer {
+        Ok(Answer { verdict: Verdict::Right, user, groups, .. }) => {
+            let rights = guest.rights_of_user(route, &user, &groups);
+            if rights.is_none() {
+                return Err(no_right(&user));
+            }
+            Ok(Person {
+                viewer: format!("password {user}"),
+                name: user,
+                rights,
+                life: guest.config().access.session_life,
+                proof: Proof::Password(Standing { groups, checked: now() }),
+            })
+        }
+        Ok(Answer { verdict: Verdict::Wrong, .. }) => Err(wrong()),
+        Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words).because(Reason::Right)),
+        Ok(Answer { verdict: Verdict::Limited, words, retry_after, .. }) => {
+            let mut refused = refuse(429, words).because(Reason::Password);
+            refused.headers.push(("retry-after", retry_after.to_string()));
+            Err(refused)
+        }
+        Ok(Answer { verdict: Verdict::Unknown | Verdict::Denied, words, .. }) => Err(unknown(words)),
+        Err(why) => Err(unknown(why)),
+    }
+}

@@ -1,0 +1,375 @@
+//! Failed passwords, counted for the whole host: a table as a value, the time passed in.
+//!
+//! Counted per user and address, per address, per user, and per guest, each within a window that begins with its first
+//! failure. An address is an IPv4 address or an IPv6 /64, which is what one household or one rented machine has. A user under
+//! attack from many addresses can still enter: there a first try from an address that has not failed for them is looked
+//! at. Users are kept as salted hashes: people type passwords where the user goes.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::limits::Source;
+
+/// How long a failure counts, in seconds, from the first of its kind.
+pub const WINDOW: u64 = 600;
+/// Failures of one user from one address. Tries under way count: a SPICE client opens six connections at once.
+pub const MOST_OF_BOTH: u32 = 10;
+/// Failures from one address, whoever was named.
+pub const MOST_OF_ADDRESS: u32 = 30;
+/// Failures of one user from anywhere: then only addresses that have not failed for them are looked at.
+pub const MOST_OF_USER: u32 = 50;
+/// Failures at one guest: what bounds a proxy that has been taken over, which makes up addresses.
+pub const MOST_OF_GUEST: u32 = 1000;
+/// Counts that are kept.
+pub const MOST_COUNTS: usize = 4096;
+
+/// Whose password failed, where, and from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try<'a> {
+    /// The user, as given.
+    pub user: &'a str,
+    /// The address, as text; empty where there is none.
+    pub from: &'a str,
+    /// The guest whose proxy asked.
+    pub guest: &'a str,
+}
+
+/// What one count is of: a hash, so that all are of one size and tell nothing.
+type Subject = String;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Count {
+    failures: u32,
+    /// When the window began, in seconds since the boot.
+    since: u64,
+}
+
+impl Count {
+    fn is_over(self, now: u64) -> bool {
+        // A window that begins later than now is of another boot.
+        now < self.since || now - self.since >= WINDOW
+    }
+}
+
+/// All counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failures {
+    salt: String,
+    counts: BTreeMap<Subject, Count>,
+}
+
+/// The counts that a try is under.
+#[derive(Clone, Debug)]
+struct Subjects {
+    both: Subject,
+    user: Subject,
+    guest: Subject,
+    /// None where no address is known.
+    address: Option<Subject>,
+}
+
+impl Failures {
+    /// None yet. The salt is a secret of this boot.
+    #[must_use]
+    pub fn new(salt: impl Into<String>) -> Self {
+        Self { salt: salt.into(), counts: BTreeMap::new() }
+    }
+
+    /// Begins a try: it counts as a failure from now on, so that many at once are not looked at either. The error is
+    /// after how many seconds one would be.
+    pub fn begin(&mut self, a_try: &Try<'_>, now: u64) -> Result<(), u64> {
+        let subjects = self.subjects(a_try);
+        let full = |subject: &Subject, most: u32| self.left(subject, most, now);
+        let both = full(&subjects.both, MOST_OF_BOTH);
+        let address = subjects.address.as_ref().and_then(|address| full(address, MOST_OF_ADDRESS));
+        let guest = full(&subjects.guest, MOST_OF_GUEST);
+        let has_failed = self.current(&subjects.both, now).is_some();
+        let user = full(&subjects.user, MOST_OF_USER).filter(|_| has_failed);
+        if let Some(wait) = [both, address, guest, user].into_iter().flatten().max() {
+            return Err(wait);
+        }
+        for subject in subjects.all() {
+            self.count(subject, now);
+        }
+        Ok(())
+    }
+
+    /// Takes a try back: nothing could be found out.
+    pub fn take_back(&mut self, a_try: &Try<'_>, now: u64) {
+        for subject in self.subjects(a_try).all() {
+            self.uncount(&subject, now);
+        }
+    }
+
+    /// The try's password was right: it was no failure, and what this user failed before from this address is
+    /// forgotten. What others of that address did is not.
+    pub fn succeed(&mut self, a_try: &Try<'_>, now: u64) {
+        self.take_back(a_try, now);
+        let both = self.subjects(a_try).both;
+        self.counts.remove(&both);
+    }
+
+    /// How many counts are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Whether nothing is counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    fn subjects(&self, a_try: &Try<'_>) -> Subjects {
+        let address = network(a_try.from);
+        let hash = |parts: &[&str]| {
+            let mut context = Context::new(&SHA256);
+            for part in [&[self.salt.as_str()], parts].concat() {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part.as_bytes());
+            }
+            let digest = context.finish();
+            digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        Subjects {
+            both: hash(&["both", a_try.user, &address]),
+            user: hash(&["user", a_try.user]),
+            guest: hash(&["guest", a_try.guest]),
+            address: (!address.is_empty()).then(|| hash(&["address", &address])),
+        }
+    }
+
+    fn current(&self, subject: &Subject, now: u64) -> Option<Count> {
+        self.counts.get(subject).copied().filter(|count| !count.is_over(now))
+    }
+
+    /// After how many seconds a count that is full is so no more.
+    fn left(&self, subject: &Subject, most: u32, now: u64) -> Option<u64> {
+        let count = self.current(subject, now).filter(|count| count.failures >= most)?;
+        Some((count.since + WINDOW - now).max(1))
+    }
+
+    fn count(&mut self, subject: Subject, now: u64) {
+        let mut count = self.current(&subject, now).unwrap_or(Count { failures: 0, since: now });
+        count.failures = count.failures.saturating_add(1);
+        if self.counts.len() >= MOST_COUNTS && !self.counts.contains_key(&subject) {
+            self.make_room(now);
+        }
+        self.counts.insert(subject, count);
+    }
+
+    fn uncount(&mut self, subject: &Subject, now: u64) {
+        let Some(mut count) = self.current(subject, now) else { return };
+        count.failures = count.failures.saturating_sub(1);
+        if count.failures == 0 {
+            self.counts.remove(subject);
+        } else {
+            self.counts.insert(subject.clone(), count);
+        }
+    }
+
+    /// What no longer counts goes; else what has failed least, the oldest of those: a flood of made-up users throws
+    /// itself out, and not what holds an attacker back.
+    fn make_room(&mut self, now: u64) {
+        self.counts.retain(|_, count| !count.is_over(now));
+        while self.counts.len() >= MOST_COUNTS {
+            let least = self.counts.iter().min_by_key(|(_, count)| (count.failures, count.since));
+            let Some(least) = least.map(|(subject, _)| subject.clone()) else { return };
+            self.counts.remove(&least);
+        }
+    }
+}
+
+impl Subjects {
+    fn all(self) -> impl Iterator<Item = Subject> {
+        [self.both, self.user, self.guest].into_iter().chain(self.address)
+    }
+}
+
+/// What counts as one address. What is no address is none.
+fn network(from: &str) -> String {
+    let address = from.split('%').next().unwrap_or_default();
+    address.parse().map(|address| Source::of(address).to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of<'a>(user: &'a str, from: &'a str) -> Try<'a> {
+        Try { user, from, guest: "g1" }
+    }
+
+    fn none() -> Failures {
+        Failures::new("salt")
+    }
+
+    #[test]
+    fn a_user_is_limited_from_the_address_that_failed_and_enters_from_another() {
+        let mut failures = none();
+        for _ in 0..MOST_OF_BOTH {
+            failures.begin(&of("ann", "192.0.2.1"), 100).unwrap();
+        }
+        assert_eq!(failures.begin(&of("ann", "192.0.2.1"), 130), Err(WINDOW - 30));
+        assert_eq!(failures.begin(&of("ann", "::ffff:192.0.2.1"), 130), Err(WINDOW - 30), "the same, mapped");
+        failures.begin(&of("ann", "192.0.2.2"), 130).unwrap();
+        failures.begin(&of("bob", "192.0.2.1"), 130).unwrap();
+        failures.begin(&of("ann", "192.0.2.1"), 100 + WINDOW).unwrap();
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one() {
+        let mut failures = none();
+        for i in 0..MOST_OF_BOTH {
+            failures.begin(&of("ann", &format!("2001:db8:0:1::{i:x}")), 0).unwrap();
+        }
+        failures.begin(&of("ann", "2001:db8:0:1:ffff::1"), 0).unwrap_err();
+        failures.begin(&of("ann", "2001:db8:0:2::1"), 0).unwrap();
+        assert_eq!(network("fe80::1%eth0"), "fe80::/64");
+        assert_eq!(network("somewhere"), "");
+    }
+
+    #[test]
+    fn an_address_that_tries_many_users_is_limited_for_all_of_them() {
+        let mut failures = none();
+        for i in 0..MOST_OF_ADDRESS {
+            failures.begin(&of(&format!("user{i}"), "192.0.2.1"), 0).unwrap();
+        }
+        failures.begin(&of("ann", "192.0.2.1"), 0).unwrap_err();
+        failures.begin(&of("ann", "192.0.2.2"), 0).unwrap();
+    }
+
+    #[test]
+    fn a_user_under_attack_from_everywhere_enters_from_an_address_that_has_not_failed() {
+        let mut failures = none();
+        for i in 0..MOST_OF_USER {
+            failures.begin(&of("ann", &format!("192.0.2.{i}")), 0).unwrap();
+        }
+        failures.begin(&of("ann", "192.0.2.0"), 1).unwrap_err();
+        let home = of("ann", "198.51.100.1");
+        failures.begin(&home, 1).unwrap();
+        failures.succeed(&home, 2);
+        failures.begin(&home, 3).unwrap();
+        failures.begin(&home, 4).unwrap_err();
+    }
+
+    #[test]
+    fn a_proxy_that_makes_up_addresses_gets_so_far_and_others_are_not_hurt() {
+        let mut failures = none();
+        let address = |i: u32| format!("10.0.{}.{}", i / 250, i % 250);
+        for i in 0..MOST_OF_GUEST {
+            failures.begin(&of("ann", &address(i)), 0).unwrap();
+        }
+        failures.begin(&of("ann", "192.0.2.1"), 0).unwrap_err();
+        failures.begin(&Try { guest: "g2", ..of("ann", "192.0.2.1") }, 0).unwrap();
+    }
+
+    #[test]
+    fn nobody_can_read_from_the_table_what_was_typed() {
+        let mut failures = none();
+        failures.begin(&of("my-password", "192.0.2.1"), 0).unwrap();
+        let text = serde_json::to_string(&failures).unwrap();
+        assert!(!text.contains("my-password") && !text.contains("192.0.2.1"), "{text}");
+        assert_eq!(serde_json::from_str::<Failures>(&text).unwrap(), failures);
+    }
+
+    #[test]
+    fn a_flood_of_made_up_users_does_not_throw_out_what_holds_an_attacker_back() {
+        let mut failures = none();
+        for _ in 0..MOST_OF_BOTH {
+            failures.begin(&of("ann", "192.0.2.1"), 0).unwrap();
+        }
+        for i in 0..MOST_COUNTS / 2 {
+            let (user, from) = (format!("u{i}"), format!("2001:db8:{i:x}::1"));
+            let _ = failures.begin(&Try { guest: &format!("g{i}"), ..of(&user, &from) }, 1);
+            assert!(failures.len() <= MOST_COUNTS);
+        }
+        failures.begin(&of("ann", "192.0.2.1"), 2).unwrap_err();
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Fails,
+        Succeeds,
+        Unknown,
+        Later(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => Just(Event::Fails),
+            1 => Just(Event::Succeeds),
+            1 => Just(Event::Unknown),
+            2 => (1..WINDOW).prop_map(Event::Later),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens and in whatever order, in one window no user is looked at more often than that from one
+        /// address with a wrong password, unless the right one came between.
+        #[test]
+        fn no_order_of_events_gives_more_wrong_tries_than_allowed(events in prop::collection::vec((event(), 0..3usize, 0..3usize), 1..200)) {
+            let (users, addresses) = (["ann", "bob", "eve"], ["192.0.2.1", "2001:db8::1", ""]);
+            let mut failures = none();
+            let mut now = 1000;
+            let mut wrong: BTreeMap<(usize, usize), Vec<u64>> = BTreeMap::new();
+            for (event, user, address) in events {
+                let a_try = of(users[user], addresses[address]);
+                let log = wrong.entry((user, address)).or_default();
+                match event {
+                    Event::Later(seconds) => now += seconds,
+                    Event::Fails if failures.begin(&a_try, now).is_ok() => log.push(now),
+                    Event::Succeeds if failures.begin(&a_try, now).is_ok() => {
+                        failures.succeed(&a_try, now);
+                        log.clear();
+                    }
+                    Event::Unknown if failures.begin(&a_try, now).is_ok() => failures.take_back(&a_try, now),
+                    _ => {}
+                }
+                // Two windows that touch allow twice as many, and never more, in the time of one.
+                let recent = log.iter().filter(|when| now - **when < WINDOW).count();
+                prop_assert!(recent <= 2 * MOST_OF_BOTH as usize);
+            }
+        }
+
+        /// What could not be found out leaves no trace.
+        #[test]
+        fn a_try_that_is_taken_back_changes_nothing(before in prop::collection::vec((0..3usize, 0..3usize, 0..2000u64), 0..40), user in 0..3usize, address in 0..3usize) {
+            let (users, addresses) = (["ann", "bob", "eve"], ["192.0.2.1", "2001:db8::1", ""]);
+            let mut failures = none();
+            let mut now = 0;
+            for (user, address, later) in before {
+                now += later;
+                let _ = failures.begin(&of(users[user], addresses[address]), now);
+            }
+            let a_try = of(users[user], addresses[address]);
+            let mut after = failures.clone();
+            if after.begin(&a_try, now).is_ok() {
+                after.take_back(&a_try, now);
+            }
+            failures.counts.retain(|_, count| !count.is_over(now));
+            after.counts.retain(|_, count| !count.is_over(now));
+            prop_assert_eq!(after, failures);
+        }
+
+        /// A wait that is told is true: before its end the try is not looked at, after it, it is.
+        #[test]
+        fn who_waits_as_long_as_told_is_looked_at(times in prop::collection::vec(0..200u64, 5..30)) {
+            let mut failures = none();
+            let mut now = 0;
+            for later in times {
+                now += later;
+                if let Err(wait) = failures.begin(&of("ann", "192.0.2.1"), now) {
+                    prop_assert!((1..=WINDOW).contains(&wait));
+                    prop_assert!(failures.clone().begin(&of("ann", "192.0.2.1"), now + wait - 1).is_err());
+                    prop_assert!(failures.clone().begin(&of("ann", "192.0.2.1"), now + wait).is_ok());
+                }
+            }
+        }
+    }
+}

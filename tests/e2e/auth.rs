@@ -1,0 +1,266 @@
+//! Passwords of this host's users, with real PAM: who enters, who does not, and modules that do odd things.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::host::{
+    Guest, Replaced, SOON, User, journal_cursor, journal_since, property, sh, state_of, systemctl, try_sh, wait_until,
+};
+use crate::ws::{Ws, ask};
+
+/// What a guest's port answers to a user and a password, as a page sends them: status, head and body.
+#[track_caller]
+pub fn log_in(port: u16, user: &str, password: &str) -> (u16, String, String) {
+    let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    ask(
+        port,
+        &format!(
+            "POST /api/session HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: https://localhost:{port}\r\n\
+             Authorization: Basic {basic}\r\n"
+        ),
+    )
+}
+
+/// The cookie of the session that a password buys.
+#[track_caller]
+pub fn enter(port: u16, user: &str, password: &str) -> String {
+    let (status, head, body) = log_in(port, user, password);
+    assert_eq!(status, 204, "{head}\n{body}");
+    let cookie =
+        head.lines().find_map(|line| line.to_ascii_lowercase().starts_with("set-cookie: ").then(|| &line[12..]));
+    cookie.unwrap().split(';').next().unwrap().to_owned()
+}
+
+/// A console as a page with that session opens it.
+#[track_caller]
+pub fn open(port: u16, console: &str, cookie: &str) -> Ws {
+    let origin = format!("https://localhost:{port}");
+    Ws::connect_with(port, &format!("/{console}"), "", &[("cookie", cookie), ("origin", &origin)]).unwrap()
+}
+
+/// The same with curl, which waits longer, and comes from another of this host's addresses: the body and the status.
+fn log_in_from(address: &str, port: u16, user: &str, password: &str) -> String {
+    sh(&format!(
+        "curl -sk -m 60 --interface {address} -w '%{{http_code}}' -X POST -H 'Origin: https://localhost:{port}' \
+         -u '{user}:{password}' https://localhost:{port}/api/session"
+    ))
+}
+
+/// A user with a password who may open consoles, on a host that has counted no failures.
+#[track_caller]
+fn person(name: &'static str, password: &str) -> User {
+    forget();
+    let user = User::in_groups(name, "libvirt");
+    sh(&format!("echo '{name}:{password}' | chpasswd"));
+    user
+}
+
+/// Forgets all failures; what earlier tests did is none of the next one's.
+pub fn forget() {
+    let _ = fs::remove_file("/run/console-proxy/failures/counts");
+}
+
+const SERVICE: &str = "/etc/pam.d/console-proxy";
+
+/// The host's own rules, with the odd module of `tests/pam` before them.
+#[track_caller]
+fn with_odd_module(does: &str) -> Replaced {
+    let source = Path::new("/root/odd.c");
+    fs::write(source, include_str!("../pam/odd.c")).unwrap();
+    sh("cc -Wall -shared -fPIC -o /usr/local/lib/pam_odd.so /root/odd.c -lpam");
+    let rules = fs::read_to_string(SERVICE).unwrap();
+    // `sufficient`: what it says counts, where it says anything.
+    let control = if does == "become-root" { "sufficient" } else { "requisite" };
+    Replaced::by_script(SERVICE, &format!("auth {control} /usr/local/lib/pam_odd.so {does}\n{rules}"))
+}
+
+#[test]
+fn a_user_of_this_host_enters_with_their_password_and_has_the_serial_console() {
+    let guest = Guest::define("pam").with_vnc().with_pty_serial().started();
+    guest.wait_to_boot();
+    let port = guest.port();
+    let _ann = person("e2e-ann", "Anns secret: ünï");
+    let cookie = enter(port, "e2e-ann", "Anns secret: ünï");
+    open(port, "serial/0", &cookie).command("echo $((6 * 7)) is right", "42 is right");
+    let (status, _, words) = log_in(port, "e2e-ann", "wrong");
+    let (unknown, _, same) = log_in(port, "e2e-nobody", "wrong");
+    assert_eq!((status, unknown, &words), (401, 401, &same), "nobody is told which it was");
+    let _bob = User::in_groups("e2e-bob", "");
+    sh("echo 'e2e-bob:secret' | chpasswd");
+    let (status, _, words) = log_in(port, "e2e-bob", "secret");
+    assert!(status == 403 && words.contains("no right"), "{status} {words}");
+}
+
+#[test]
+fn accounts_that_expired_are_barred_after_the_right_password_alone_and_locked_ones_are_wrong() {
+    let guest = Guest::define("expired").with_vnc().blank().started();
+    let port = guest.port();
+    let _ann = person("e2e-ann", "secret");
+    sh("chage -E 0 e2e-ann");
+    let (status, _, words) = log_in(port, "e2e-ann", "secret");
+    assert!(status == 403 && words.contains("the account may not be used"), "{status} {words}");
+    assert_eq!(log_in(port, "e2e-ann", "wrong").0, 401);
+    sh("chage -E -1 -d 0 e2e-ann");
+    let (status, _, words) = log_in(port, "e2e-ann", "secret");
+    assert!(status == 403 && words.contains("the password has expired"), "{status} {words}");
+    sh("chage -d $(($(date +%s) / 86400)) e2e-ann; passwd -q -l e2e-ann");
+    assert_eq!(log_in(port, "e2e-ann", "secret").0, 401);
+    sh("passwd -q -u e2e-ann");
+    assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+}
+
+#[test]
+fn roots_right_password_is_refused_whatever_its_name_and_before_pam_is_asked() {
+    let guest = Guest::define("noroot").with_vnc().blank().started();
+    let port = guest.port();
+    let _odd = person("e2e-odd", "secret");
+    let shadow = sh("getent shadow root | cut -d: -f2");
+    sh(
+        "echo root:secret | chpasswd; useradd --no-create-home --non-unique --uid 0 e2e-toor; echo e2e-toor:secret | chpasswd",
+    );
+    let cursor = journal_cursor();
+    let answers: Vec<_> = ["root", "e2e-toor"].map(|user| log_in(port, user, "secret")).into();
+    let asked = journal_since(&cursor);
+    // Not userdel: processes of that user run.
+    sh(&format!("sed -i /^e2e-toor:/d /etc/passwd /etc/shadow; usermod -p '{shadow}' root; groupdel e2e-toor || true"));
+    for (status, _, words) in answers {
+        assert!(status == 403 && words.contains("root does not log in here"), "{status} {words}");
+    }
+    assert!(!asked.contains("pam_"), "PAM was not asked:\n{asked}");
+    let _module = with_odd_module("become-root");
+    let (status, _, words) = log_in(port, "e2e-odd", "secret");
+    assert!(
+        status == 403 && words.contains("root does not log in here"),
+        "a module made root of them: {status} {words}"
+    );
+}
+
+#[test]
+fn names_and_passwords_that_nobody_has_are_just_wrong() {
+    let guest = Guest::define("badnames").with_vnc().blank().started();
+    let port = guest.port();
+    let _ann = person("e2e-ann", "secret");
+    let long = "a".repeat(3000);
+    for (user, password) in [
+        ("e2e ann", "secret"),
+        ("e2e-ann\n", "secret"),
+        ("e2e-ann\0", "secret"),
+        ("e2e-ann", "secret\0"),
+        ("e2e-ann", ""),
+        ("", "secret"),
+        ("ünï", "secret"),
+        ("e2e-ann:", "secret"),
+        (&long, "secret"),
+        ("e2e-ann", &long),
+        ("../../etc/shadow", "secret"),
+    ] {
+        let (status, _, words) = log_in(port, user, password);
+        assert!(matches!(status, 400 | 401), "{user:?}: {status} {words}");
+    }
+    // Too long for a header at all.
+    let (status, ..) = log_in(port, &"a".repeat(10_000), "secret");
+    assert!(matches!(status, 401 | 431), "{status}");
+    forget();
+    assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+}
+
+#[test]
+fn while_a_module_hangs_others_log_in_and_the_one_who_waits_is_told() {
+    let guest = Guest::define("hang").with_vnc().blank().started();
+    let port = guest.port();
+    let (_ann, _odd) = (person("e2e-ann", "secret"), person("e2e-odd", "secret"));
+    let _module = with_odd_module("hang");
+    let waiting = thread::spawn(move || log_in_from("127.0.0.1", port, "e2e-odd", "secret"));
+    wait_until("the module to be asked", SOON, || try_sh("pgrep -f 'console-proxy-auth --check'").is_ok());
+    for _ in 0..3 {
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+        assert!(!waiting.is_finished(), "the other one still waits");
+    }
+    let answer = waiting.join().unwrap();
+    assert!(answer.ends_with("503") && answer.contains("cannot be checked now"), "{answer}");
+    wait_until("nothing to be left", SOON, || try_sh("pgrep -f 'console-proxy-auth'").is_err());
+}
+
+#[test]
+fn a_module_that_prints_crashes_ends_or_asks_for_more_is_nobodys_wrong_password() {
+    let guest = Guest::define("odd").with_vnc().blank().started();
+    let port = guest.port();
+    let (_ann, _odd) = (person("e2e-ann", "secret"), person("e2e-odd", "secret"));
+    for does in ["crash", "exit", "ask", "login"] {
+        let _module = with_odd_module(does);
+        // More often than wrong passwords may be: nothing is counted.
+        for _ in 0..12 {
+            let (status, _, words) = log_in(port, "e2e-odd", "secret");
+            assert!(status == 503 && words.contains("cannot be checked now"), "{does}: {status} {words}");
+        }
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204, "{does}");
+    }
+    let _module = with_odd_module("print");
+    assert_eq!(log_in(port, "e2e-odd", "wrong").0, 401, "what a module prints is no answer");
+    assert_eq!(log_in(port, "e2e-odd", "secret").0, 204);
+    assert_eq!(sh("systemctl list-units --failed --no-legend --plain 'console-proxy-auth*'"), "");
+}
+
+#[test]
+fn wrong_passwords_block_their_address_for_that_user_over_all_guests_and_the_proxys_end_and_nobody_else() {
+    let (guest, second) =
+        (Guest::define("guessed").with_vnc().blank().started(), Guest::define("guessed2").with_vnc().blank().started());
+    let (port, other) = (guest.port(), second.port());
+    let (_ann, _bob) = (person("e2e-ann", "secret"), person("e2e-bob", "secret"));
+    // Five at once, twice: each waits for PAM.
+    for _ in 0..2 {
+        let tries: Vec<_> = (0..5).map(|_| thread::spawn(move || log_in(port, "e2e-ann", "wrong").0)).collect();
+        for one in tries {
+            assert_eq!(one.join().unwrap(), 401);
+        }
+    }
+    let limited = |port| {
+        let (status, head, words) = log_in(port, "e2e-ann", "secret");
+        let head = head.to_ascii_lowercase();
+        assert!(status == 429 && head.contains("retry-after: ") && words.contains("try again in"), "{head}\n{words}");
+    };
+    limited(port);
+    limited(other);
+    systemctl(&format!("stop {}", guest.service()));
+    limited(port);
+    assert_eq!(log_in_from("127.0.0.2", port, "e2e-ann", "secret"), "204", "the right password from elsewhere");
+    assert_eq!(log_in(port, "e2e-bob", "secret").0, 204, "another user from the same address");
+    let kept = sh(
+        "cat /run/console-proxy/failures/counts; stat -c %a:%U /run/console-proxy/failures /run/console-proxy/failures/counts",
+    );
+    assert!(!kept.contains("e2e-ann") && !kept.contains("127.0.0") && kept.contains("700:root\n600:root"), "{kept}");
+    forget();
+}
+
+#[test]
+fn nobody_but_a_guests_proxy_is_told_anything_of_a_password() {
+    let guest = Guest::define("asked").with_vnc().blank().started();
+    let uuid = guest.uuid();
+    let ann = person("e2e-ann", "secret");
+    let question = format!(
+        "{{\"version\":1,\"guest\":\"{uuid}\",\"user\":\"e2e-ann\",\"question\":{{\"password\":{{\"password\":\"secret\",\"from\":\"\"}}}}}}"
+    );
+    fs::write("/tmp/e2e-question", question + "\n").unwrap();
+    let socket = "socat -t20 - UNIX-CONNECT:/run/console-proxy/auth/socket </tmp/e2e-question";
+    let answer = sh(socket);
+    assert!(answer.contains("\"verdict\":\"denied\"") && answer.contains("runs in no proxy's unit"), "{answer}");
+    assert!(ann.run(&format!("bash -c '{socket}'")).unwrap_err().contains("Permission denied"));
+    // A user's own systemd runs a unit of the proxy's name, and somebody let them at the socket.
+    sh("usermod -aG console-proxy e2e-ann");
+    let uid = sh("id -u e2e-ann");
+    systemctl(&format!("start user@{uid}.service"));
+    let unit = format!("console-proxy@{uuid}.service");
+    let run = ann.run(&format!(
+        "env XDG_RUNTIME_DIR=/run/user/{uid} systemd-run --user --quiet --wait --unit={unit} bash -c '{socket} >/tmp/e2e-answer'"
+    ));
+    systemctl(&format!("stop user@{uid}.service"));
+    let answer = fs::read_to_string("/tmp/e2e-answer").unwrap_or_default();
+    let _ = fs::remove_file("/tmp/e2e-answer");
+    assert!(answer.contains("\"verdict\":\"denied\"") && !answer.contains("right"), "{run:?}: {answer}");
+    assert_eq!(state_of(&unit), "inactive", "the guest's own proxy has not been started");
+    assert_eq!(property("console-proxy-auth.socket", "NConnections"), "0");
+}
