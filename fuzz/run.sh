@@ -19,5 +19,5 @@ for name in "${targets[@]}"; do
 	echo "fuzz: $name, $seconds s" >&2
 	mkdir -p "found/$name" "artifacts/$name"
 	"target/$target/release/$name" -max_total_time="$seconds" -max_len=4096 -use_value_profile=1 -print_final_stats=1 \
-		-artifact_prefix="artifacts/$name/" "found/$name" "corpus/$name" 2>&1 | grep -v -e ' REDUCE ' -e ' NEW ' -e ' pulse '
+		-artifact_prefix="artifacts/$name/" "found/$name" "corpus/$name" 2>&1 | grep -vwE 'REDUCE|NEW|pulse|RELOAD'
 done

@@ -103,7 +103,7 @@ impl FromStr for Console {
         // One spelling for one console: `serial/01` would be a second name for the same port.
         let index = |digits: &str| match digits.as_bytes() {
             [b'0'] => Ok(0),
-            [b'1'..=b'9', rest @ ..] if rest.len() < 4 && rest.iter().all(u8::is_ascii_digit) => {
+            [b'1'..=b'9', rest @ ..] if rest.len() < 5 && rest.iter().all(u8::is_ascii_digit) => {
                 digits.parse().map_err(|_| bad())
             }
             _ => Err(bad()),
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_console_has_exactly_one_spelling() {
-        for text in ["vnc", "spice", "serial/0", "serial/12", "console/3", "serial/9999"] {
+        for text in ["vnc", "spice", "serial/0", "serial/12", "console/3", "serial/65535"] {
             assert_eq!(text.parse::<Console>().unwrap().to_string(), text);
         }
         for text in [
@@ -198,7 +198,8 @@ mod tests {
             "serial/01",
             "serial/-1",
             "serial/+1",
-            "serial/10000",
+            "serial/65536",
+            "serial/100000",
             "serial/1/2",
             "serial/../vnc",
             "websockify",
