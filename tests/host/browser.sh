@@ -33,10 +33,19 @@ install_package "$deb"
 say "running the tests"
 files=()
 for file in "$tests"/*.test.mjs; do
+	[ "$(basename "$file")" != directory.test.mjs ] || continue
 	[ $# -gt 0 ] || files+=("$file")
 	for name in "$@"; do case $(basename "$file") in *$name*) files+=("$file") ;; esac; done
 done
-[ ${#files[@]} -gt 0 ] || { say "no file of tests/browser has a name with one of: $*"; exit 1; }
+with_directory=
+case " $* " in '  ' | *' directory '*) with_directory=yes ;; esac
+[ ${#files[@]} -gt 0 ] || [ "$with_directory" ] || { say "no file of tests/browser has a name with one of: $*"; exit 1; }
 host run mkdir -p /root/browser
 # One file after the other: they share the host.
-host run node --test --test-force-exit --test-concurrency=1 --test-timeout=180000 --test-reporter=spec "${files[@]}"
+run_tests() { host run node --test --test-force-exit --test-concurrency=1 --test-timeout=180000 --test-reporter=spec "$@"; }
+[ ${#files[@]} -eq 0 ] || run_tests "${files[@]}"
+if [ "$with_directory" ]; then
+	say "giving the host a directory of users"
+	put_directory
+	run_tests "$tests/directory.test.mjs"
+fi
