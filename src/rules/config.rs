@@ -450,20 +450,30 @@ pub enum BadConfig {
     Sense(String),
 }
 
+impl BadConfig {
+    fn form(file: &str, why: &toml::de::Error) -> Self {
+        Self::Form { file: file.to_owned(), why: why.to_string().trim_end().to_owned() }
+    }
+}
+
 impl Config {
     /// Reads `(file name, text)` pairs in order: later ones win, key by key.
     pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadConfig> {
-        let mut merged = toml::Table::new();
-        for (file, text) in files {
-            let form = |why: toml::de::Error| BadConfig::Form {
-                file: file.to_owned(),
-                why: why.to_string().trim_end().to_owned(),
-            };
-            // Each file alone first: that is where a mistake has a line and a column.
-            toml::from_str::<Self>(text).map_err(form)?;
-            merge(&mut merged, toml::from_str(text).map_err(form)?);
+        let files: Vec<_> = files.into_iter().collect();
+        // Each file alone first: that is where a mistake has a line and a column.
+        let mut config = Self::default();
+        for (file, text) in &files {
+            config = toml::from_str(text).map_err(|why| BadConfig::form(file, &why))?;
         }
-        let config: Self = merged.try_into().map_err(|why: toml::de::Error| BadConfig::Sense(why.to_string()))?;
+        // Of several, key by key. As a text, for one way of reading it: another one is 100 KiB of each program.
+        if files.len() > 1 {
+            let mut merged = toml::Table::new();
+            for (file, text) in &files {
+                merge(&mut merged, toml::from_str(text).map_err(|why| BadConfig::form(file, &why))?);
+            }
+            let whole = toml::to_string(&merged).map_err(|why| BadConfig::Sense(why.to_string()))?;
+            config = toml::from_str(&whole).map_err(|why| BadConfig::Sense(why.to_string()))?;
+        }
         config.check()?;
         Ok(config)
     }
