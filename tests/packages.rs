@@ -143,6 +143,21 @@ fn the_packages_scripts_are_sound() {
 }
 
 #[test]
+fn libvirts_library_is_linked_by_the_administrators_program_alone() {
+    for (program, links) in [
+        ("console-proxy", true),
+        ("console-proxyd", false),
+        ("console-proxy-broker", false),
+        ("console-proxy-auth", false),
+        ("console-proxy-hook", false),
+    ] {
+        let path = target().join("release").join(program);
+        let needed = run("readelf", &["-d", path.to_str().unwrap()], false);
+        assert_eq!(needed.contains("libvirt.so"), links, "{program}: {needed}");
+    }
+}
+
+#[test]
 fn lintian_finds_no_error() {
     let found = run("lintian", &["--fail-on", "none", deb().to_str().unwrap()], true);
     let errors: Vec<_> = found.lines().filter(|line| line.starts_with("E:")).collect();

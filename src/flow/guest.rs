@@ -8,14 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::sync::Semaphore;
-
 use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
 use super::limits::Crowd;
 use super::live::Live;
 use super::logged::{Files, Logged};
+use super::login::Turns;
 use super::past::Past;
 use super::recorder::{Order, Recorder};
 use super::spice::Spice;
@@ -35,6 +33,7 @@ use crate::rules::revoked::Subject;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
 use crate::rules::ticket::{self, BadTicket, Claims, Mode};
+use anyhow::{Context, Result, bail};
 
 /// How backends are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +69,10 @@ pub struct Guest {
     tls: RefCell<Option<tls::Server>>,
     issuers: RefCell<issuers::Folder>,
     revoked: RefCell<revoked::Watched>,
-    /// Passwords that are being checked at a time.
-    pub(super) logins: Semaphore,
+    /// Passwords that are being checked.
+    pub(super) logins: Turns,
 }
 
-/// The most of them: each may be held up by its PAM module, and all guests share the host's.
-const LOGINS: usize = 8;
 /// How long a check may take; its unit is ended a little later (`RuntimeMaxSec=`).
 const CHECK: Duration = Duration::from_secs(28);
 
@@ -102,7 +99,7 @@ impl Guest {
             tls: RefCell::new(tls),
             issuers: RefCell::new(issuers),
             revoked: RefCell::new(revoked),
-            logins: Semaphore::new(LOGINS),
+            logins: Turns::default(),
         }
     }
 
@@ -181,7 +178,15 @@ impl Guest {
     pub(super) async fn ask_auth(&self, user: &str, question: Question) -> Result<Answer, String> {
         let guest = self.route_uuid().ok_or("the guest is not published")?;
         let request = Request { version: VERSION, guest, user: user.to_owned(), question };
-        auth::ask(&self.paths.auth_socket(), &request, CHECK).await.map_err(|why| why.to_string())
+        let socket = self.paths.auth_socket();
+        // The auth unit has its most connections: the system manager takes one more and closes it.
+        for pause in [100, 300, 900] {
+            match auth::ask(&socket, &request, CHECK).await {
+                Err(why) if is_turned_away(&why) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                answer => return answer.map_err(|why| why.to_string()),
+            }
+        }
+        auth::ask(&socket, &request, CHECK).await.map_err(|why| why.to_string())
     }
 
     fn route_uuid(&self) -> Option<Uuid> {
@@ -307,6 +312,11 @@ impl Guest {
             }
         }
     }
+}
+
+fn is_turned_away(why: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Who opens a console's log.

@@ -1,13 +1,47 @@
 //! A user of this host shows their password: the host is asked, and says in which groups they are.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tokio::sync::Semaphore;
+
 use super::guest::Guest;
 use super::identity::{Person, Proof, no_right};
 use super::refused::{Refused, refuse};
 use crate::edges::publish::now;
 use crate::rules::audit::Reason;
 use crate::rules::auth::{Answer, Question, Verdict, is_password, is_user};
+use crate::rules::limits::Source;
 use crate::rules::route::Route;
 use crate::rules::session::Standing;
+
+/// The most passwords that are checked at a time for one guest: each may be held up by its PAM module.
+const MOST: usize = 16;
+/// And of those that come from one address, which wait for each other: all guests of the host share one auth unit.
+const MOST_OF_ONE: usize = 2;
+
+/// The passwords that are being checked.
+#[derive(Debug)]
+pub(super) struct Turns {
+    all: Semaphore,
+    each: RefCell<BTreeMap<Source, Rc<Semaphore>>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { all: Semaphore::new(MOST), each: RefCell::default() }
+    }
+}
+
+impl Turns {
+    fn of(&self, from: &str) -> Rc<Semaphore> {
+        let source = from.parse().map_or(Source::Local, Source::of);
+        let mut each = self.each.borrow_mut();
+        each.retain(|_, turns| Rc::strong_count(turns) > 1);
+        each.entry(source).or_insert_with(|| Rc::new(Semaphore::new(MOST_OF_ONE))).clone()
+    }
+}
 
 /// Checks a password. Who is let in here has a right to something of the guest.
 pub(super) async fn log_in(
@@ -25,7 +59,9 @@ pub(super) async fn log_in(
     if !is_user(&user) || !is_password(&password) {
         return Err(wrong());
     }
-    let Ok(_turn) = guest.logins.try_acquire() else {
+    let of_one = guest.logins.of(from);
+    let _own_turn = of_one.acquire().await;
+    let Ok(_turn) = guest.logins.all.try_acquire() else {
         return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
     };
     let question = Question::Password { password, from: from.to_owned() };

@@ -26,8 +26,9 @@ use crate::rules::ticket::{Claims, Mode, Pattern};
 /// Between two looks at what open consoles stand on. A lost right ends them within 60 s: two of these, and the time
 /// that an answer takes.
 const BETWEEN: Duration = Duration::from_secs(20);
-/// What was found out of a user counts for so many seconds.
-const FRESH: u64 = 20;
+/// What was found out of a user counts for so many seconds: little beside [`BETWEEN`], so that each look asks anew,
+/// also where the one before it waited for somebody's PAM module.
+const FRESH: u64 = 5;
 /// And, where nothing can be found out, for so many: the directory may be down for a moment.
 const GRACE: u64 = 600;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::lookup;
 use super::show::{connected, span, table};
+use super::{lookup, ticket};
 use crate::edges::files;
 use crate::edges::paths::Paths;
 use crate::edges::publish::{self, have_it_look, now};
@@ -234,7 +234,20 @@ fn shown(paths: &Paths, guest: &Uuid) -> Result<Vec<Row>> {
 /// Writes the order down, and has proxies that run look at it at once.
 fn give(paths: &Paths, whose: Whose, guests: &[Uuid]) -> Result<()> {
     let life = files::config(paths)?.access.session_life.max(KEPT);
+    let (event, words) = match &whose {
+        Whose::Kick { guest, person, session } => {
+            let of = person.as_ref().map_or_else(|| "everybody".to_owned(), |person| printable(person));
+            let one = session.as_ref().map(|id| format!(" (session {id})")).unwrap_or_default();
+            ("kick", format!("{of}{one} at {guest}"))
+        }
+        Whose::Person(person) => ("revoke", format!("all that {} has", printable(person))),
+        Whose::Ticket { jti, issuer } => {
+            ("revoke", format!("ticket {}/{}", printable(issuer.as_deref().unwrap_or("*")), printable(jti)))
+        }
+    };
     revoked::add(paths, whose, life)?;
+    let by = ticket::person(None).unwrap_or_else(|_| "root".to_owned());
+    tracing::info!(event, person = %printable(&by), "{event} by {}: {words}", printable(&by));
     for guest in guests.iter().filter(|guest| paths.route(guest).exists()) {
         have_it_look(paths, guest)?;
     }

@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn of_five_thousand_tries_over_fifty_guests_ports_those_of_one_address_are_not_looked_at_and_another_enters() {
+        let mut failures = none();
+        let guests: Vec<_> = (0..50).map(|n| format!("g{n}")).collect();
+        let looked_at = (0..5000).filter(|i| {
+            let (user, guest) = (format!("user{}", i % 700), guests[i % 50].as_str());
+            failures.begin(&Try { user: &user, from: "192.0.2.1", guest }, 0).is_ok()
+        });
+        assert_eq!(looked_at.count(), MOST_OF_ADDRESS as usize);
+        failures.begin(&Try { user: "ann", from: "192.0.2.2", guest: "g7" }, 0).unwrap();
+    }
+
+    #[test]
     fn a_user_under_attack_from_everywhere_enters_from_an_address_that_has_not_failed() {
         let mut failures = none();
         for i in 0..MOST_OF_USER {

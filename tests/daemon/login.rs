@@ -227,6 +227,22 @@ fn each_answer_of_the_host_has_its_status_and_wrong_user_and_wrong_password_are_
 }
 
 #[test]
+fn a_thousand_refused_passwords_leave_memory_flat() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set_verdict("fast", Verdict::Limited);
+    let authorization = basic("fast", "wrong");
+    let refused = |count: usize| {
+        for _ in 0..count {
+            assert_eq!(proxy.ask("GET", "/api/guest", &[("Authorization", &authorization)]).status, 429);
+        }
+    };
+    refused(200);
+    let before = proxy.memory();
+    refused(1000);
+    assert!(proxy.memory() < before + 1024, "{} KiB, before {before} KiB", proxy.memory());
+}
+
+#[test]
 fn a_page_is_told_that_passwords_are_taken_and_only_where_they_are() {
     let (proxy, users) = proxy_with(MINE);
     let refused = proxy.ask("GET", "/api/guest", &[]);

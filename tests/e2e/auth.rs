@@ -237,6 +237,34 @@ fn wrong_passwords_block_their_address_for_that_user_over_all_guests_and_the_pro
 }
 
 #[test]
+fn a_flood_of_wrong_passwords_over_several_guests_ports_is_not_looked_at_and_keeps_nobody_out() {
+    let guests = ["flooded1", "flooded2", "flooded3"].map(|name| Guest::define(name).with_vnc().blank().started());
+    let ports = guests.each_ref().map(Guest::port);
+    let _ann = person("e2e-ann", "secret");
+    let urls: String = (0..600).map(|n| format!("https://localhost:{}/api/guest\n", ports[n % 3])).collect();
+    fs::write("/tmp/flood", urls).unwrap();
+    let flood = thread::spawn(|| {
+        sh(
+            "xargs -P 24 -n 1 curl -sk -m 60 -o /dev/null -w '%{http_code}\\n' --interface 127.0.0.3 -u e2e-ann:wrong </tmp/flood \
+            | sort | uniq -c",
+        )
+    });
+    let mut entered = 0;
+    while !flood.is_finished() {
+        let answer = log_in_from("127.0.0.2", ports[entered % 3], "e2e-ann", "secret");
+        assert!(answer.ends_with("204"), "the right password from elsewhere: {answer}");
+        entered += 1;
+    }
+    let counts = flood.join().unwrap();
+    assert!(entered > 3, "{entered} log-ins meanwhile");
+    let of = |status: &str| {
+        let line = counts.lines().find(|line| line.trim().ends_with(status));
+        line.map_or(0, |line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap())
+    };
+    assert_eq!((of(" 401"), of(" 401") + of(" 429")), (10, 600), "{counts}");
+}
+
+#[test]
 fn nobody_but_a_guests_proxy_is_told_anything_of_a_password() {
     let guest = Guest::define("asked").with_vnc().blank().started();
     let uuid = guest.uuid();

@@ -38,8 +38,11 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
     if (!strcmp(what, "exit"))
         exit(0);
     if (!strcmp(what, "ask")) {
-        int first = question(pamh, PAM_PROMPT_ECHO_OFF), second = question(pamh, PAM_PROMPT_ECHO_OFF);
-        return first == PAM_SUCCESS && second == PAM_SUCCESS ? PAM_IGNORE : PAM_AUTH_ERR;
+        int result = PAM_SUCCESS;
+        for (int asked = 0; asked < 3; asked++)
+            if (question(pamh, PAM_PROMPT_ECHO_OFF) != PAM_SUCCESS)
+                result = PAM_AUTH_ERR;
+        return result == PAM_SUCCESS ? PAM_IGNORE : result;
     }
     if (!strcmp(what, "login"))
         return question(pamh, PAM_PROMPT_ECHO_ON) == PAM_SUCCESS ? PAM_IGNORE : PAM_AUTH_ERR;
