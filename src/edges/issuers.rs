@@ -52,6 +52,11 @@ impl Folder {
         &self.issuers
     }
 
+    /// The files whose tickets do not count, because something is wrong with them.
+    pub fn refused(&self) -> impl Iterator<Item = &Path> {
+        self.seen.iter().filter(|(_, seen)| seen.issuer.is_none()).map(|(file, _)| file.as_path())
+    }
+
     fn look(&self) -> BTreeMap<PathBuf, (i64, i64, u64, u64)> {
         let Ok(entries) = fs::read_dir(&self.path) else { return BTreeMap::new() };
         let files =
@@ -93,6 +98,7 @@ mod tests {
         fs::write(folder.path().join("bad.toml"), "public-key = 1").unwrap();
         fs::write(folder.path().join("README"), "text").unwrap();
         assert_eq!(issuers.refresh().keys().collect::<Vec<_>>(), ["host"]);
+        assert_eq!(issuers.refused().collect::<Vec<_>>(), [folder.path().join("bad.toml")]);
         fs::remove_file(folder.path().join("host.toml")).unwrap();
         assert!(issuers.refresh().is_empty());
     }

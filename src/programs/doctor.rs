@@ -256,6 +256,12 @@ fn tickets(paths: &Paths, findings: &mut Vec<Finding>) {
     } else {
         findings.push(Good(format!("issuers of tickets: {}", names.join(", "))));
     }
+    for file in folder.refused() {
+        findings.push(Fault(
+            format!("{} is refused: its tickets do not count", file.display()),
+            "what is wrong with it is in the journal, and in docs/tickets.md what it should be".to_owned(),
+        ));
+    }
 }
 
 /// Whether `ssh console@HOST GUEST` works, where sshd was told of it.
