@@ -87,6 +87,7 @@ fn read(file: &Path) -> Option<(String, Issuer)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edges::journal;
 
     #[test]
     fn a_new_key_counts_at_once_and_a_bad_file_harms_no_other() {
@@ -108,47 +109,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = "A".repeat(43);
         fs::write(folder.path().join("bad.toml"), "public-key = 1").unwrap();
-        let told = Told::default();
-        let lines = || told.0.lock().unwrap().matches("bad.toml is refused").count();
-        let subscriber = tracing_subscriber::fmt().with_writer(told.clone()).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            let mut issuers = Folder::load(folder.path());
-            for _ in 0..3 {
-                issuers.refresh();
-            }
-            fs::write(folder.path().join("host.toml"), format!("public-key = \"{key}\"")).unwrap();
-            assert_eq!(issuers.refresh().len(), 1);
-            assert_eq!(lines(), 1, "another file changed");
-            fs::write(folder.path().join("bad.toml"), "public-key = 12").unwrap();
+        let (_guard, told) = journal::kept();
+        let lines = || told().iter().filter(|line| line.contains("bad.toml is refused")).count();
+        let mut issuers = Folder::load(folder.path());
+        for _ in 0..3 {
             issuers.refresh();
-            assert_eq!(lines(), 2, "it changed");
-            // By another name: a file that is renamed into place keeps its time of change of contents.
-            fs::write(folder.path().join("new"), format!("public-key = \"{key}\"")).unwrap();
-            fs::rename(folder.path().join("new"), folder.path().join("bad.toml")).unwrap();
-            assert_eq!(issuers.refresh().len(), 2);
-        });
+        }
+        fs::write(folder.path().join("host.toml"), format!("public-key = \"{key}\"")).unwrap();
+        assert_eq!(issuers.refresh().len(), 1);
+        assert_eq!(lines(), 1, "another file changed");
+        fs::write(folder.path().join("bad.toml"), "public-key = 12").unwrap();
+        issuers.refresh();
+        assert_eq!(lines(), 2, "it changed");
+        // By another name: a file that is renamed into place keeps its time of change of contents.
+        fs::write(folder.path().join("new"), format!("public-key = \"{key}\"")).unwrap();
+        fs::rename(folder.path().join("new"), folder.path().join("bad.toml")).unwrap();
+        assert_eq!(issuers.refresh().len(), 2);
         assert_eq!(lines(), 2);
-    }
-
-    /// What was logged.
-    #[derive(Clone, Default)]
-    struct Told(std::sync::Arc<std::sync::Mutex<String>>);
-
-    impl std::io::Write for Told {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl tracing_subscriber::fmt::MakeWriter<'_> for Told {
-        type Writer = Self;
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
     }
 }
