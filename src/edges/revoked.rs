@@ -35,10 +35,13 @@ impl Watched {
         let seen = fs::metadata(&self.file).ok().map(|data| (data.ino(), data.mtime(), data.mtime_nsec()));
         if seen != self.seen {
             match read(&self.file) {
-                Ok(orders) => self.orders = orders,
+                Ok(orders) => {
+                    self.orders = orders;
+                    self.seen = seen;
+                }
+                // Tried again at the next look: it may have been a lack of descriptors.
                 Err(why) => tracing::error!("what was known of revoked sessions stays in force: {why:#}"),
             }
-            self.seen = seen;
         }
         &self.orders
     }

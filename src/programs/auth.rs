@@ -62,7 +62,11 @@ fn serve(mut stream: UnixStream) -> Result<()> {
             Answer::no(Verdict::Denied, words)
         }
     };
-    write_line(&mut stream, &serde_json::to_vec(&answer)?)
+    if let Err(why) = write_line(&mut stream, &serde_json::to_vec(&answer)?) {
+        // A client that does not wait for its answer takes its proxy's question along: no fault of this host's.
+        tracing::debug!("{why:#}");
+    }
+    Ok(())
 }
 
 /// Who calls, and what they ask; `None` where they ask nothing.

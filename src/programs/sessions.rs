@@ -184,7 +184,7 @@ pub fn kick(paths: &Paths, arguments: &KickArguments, out: &mut dyn Write) -> Re
     needs_root(paths)?;
     let guest = lookup::guest(paths, &arguments.guest)?;
     let (person, session) = (arguments.person.clone(), arguments.session.clone());
-    let before = shown(paths, &guest)?;
+    let before = shown(paths, &guest);
     give(paths, Whose::Kick { guest: guest.clone(), person, session }, std::slice::from_ref(&guest))?;
     let ended = before.iter().filter(|row| {
         arguments.person.as_ref().is_none_or(|person| *person == row.person)
@@ -210,7 +210,7 @@ pub fn revoke(paths: &Paths, arguments: &RevokeArguments, out: &mut dyn Write) -
     let guests = publish::all_guests(paths)?;
     let mut before = Vec::new();
     for guest in &guests {
-        before.extend(shown(paths, guest)?);
+        before.extend(shown(paths, guest));
     }
     let named = |row: &&Row| match &whose {
         Whose::Person(person) => *person == row.person,
@@ -225,15 +225,23 @@ pub fn revoke(paths: &Paths, arguments: &RevokeArguments, out: &mut dyn Write) -
     told(before.iter().filter(named), out)
 }
 
-fn shown(paths: &Paths, guest: &Uuid) -> Result<Vec<Row>> {
-    let route = publish::read_route(paths, guest)?;
-    let (config, mut revoked) = (files::config(paths)?, Watched::new(paths));
-    Ok(route.map(|route| rows_of(paths, &config, revoked.refresh(), &route)).unwrap_or_default())
+/// What there is to end, for telling. That it cannot be told keeps no order from being given.
+fn shown(paths: &Paths, guest: &Uuid) -> Vec<Row> {
+    let (config, mut revoked) = (files::config(paths).unwrap_or_default(), Watched::new(paths));
+    match publish::read_route(paths, guest) {
+        Ok(Some(route)) => rows_of(paths, &config, revoked.refresh(), &route),
+        Ok(None) => Vec::new(),
+        Err(why) => {
+            tracing::error!(guest = %guest, "{why:#}");
+            Vec::new()
+        }
+    }
 }
 
 /// Writes the order down, and has proxies that run look at it at once.
 fn give(paths: &Paths, whose: Whose, guests: &[Uuid]) -> Result<()> {
-    let life = files::config(paths)?.access.session_life.max(KEPT);
+    // With a configuration that is refused, too: what has to be ended cannot wait for its repair.
+    let life = files::config(paths).map_or(KEPT, |config| config.access.session_life.max(KEPT));
     let (event, words) = match &whose {
         Whose::Kick { guest, person, session } => {
             let of = person.as_ref().map_or_else(|| "everybody".to_owned(), |person| printable(person));
@@ -249,7 +257,10 @@ fn give(paths: &Paths, whose: Whose, guests: &[Uuid]) -> Result<()> {
     let by = ticket::person(None).unwrap_or_else(|_| "root".to_owned());
     tracing::info!(event, person = %printable(&by), "{event} by {}: {words}", printable(&by));
     for guest in guests.iter().filter(|guest| paths.route(guest).exists()) {
-        have_it_look(paths, guest)?;
+        if let Err(why) = have_it_look(paths, guest) {
+            // It may just have stopped; otherwise its proxy sees the order within 20 s.
+            tracing::warn!(guest = %guest, "{why:#}");
+        }
     }
     Ok(())
 }

@@ -80,7 +80,8 @@ impl Orders {
     /// `false`: there are [`MOST`] already.
     pub fn add(&mut self, order: Order, life: u64) -> bool {
         let now = order.at;
-        self.orders.retain(|old| old.at.saturating_add(life) > now);
+        // An older one about the same ends nothing that this one does not.
+        self.orders.retain(|old| old.at.saturating_add(life) > now && old.whose != order.whose);
         if self.orders.len() >= MOST {
             return false;
         }
@@ -172,13 +173,16 @@ mod tests {
     #[test]
     fn old_orders_make_room_and_there_is_an_end_to_it() {
         let mut orders = Orders::default();
-        let order = |at| Order { at, whose: Whose::Person("x".into()) };
+        let order = |at| Order { at, whose: Whose::Person(format!("x{at}")) };
         for at in 0..MOST as u64 {
             assert!(orders.add(order(at), 1_000_000));
         }
         assert!(!orders.add(order(5000), 1_000_000));
+        let again = Order { at: 5000, whose: Whose::Person("x7".into()) };
+        assert!(orders.add(again.clone(), 1_000_000), "what is ordered again takes no more room");
+        assert_eq!((orders.orders.len(), orders.orders.last()), (MOST, Some(&again)));
         assert!(orders.add(order(5000), 1000));
-        assert_eq!((orders.orders[0].at, orders.orders.len()), (4001, MOST - 4001 + 1));
+        assert_eq!((orders.orders[0].at, orders.orders.len()), (4001, MOST - 4001 + 2));
         let text = serde_json::to_string(&orders).unwrap();
         assert_eq!(serde_json::from_str::<Orders>(&text).unwrap(), orders);
     }

@@ -487,7 +487,13 @@ fn revoke_ends_everything_that_a_person_has() {
     drop(open);
     until("nobody to be shown", || proxy.run(&["sessions"]).contains("nobody has a session"));
     let again = cookie(&proxy, "ann");
-    assert!(proxy.try_open("/vnc", &headers(&again)).is_ok(), "the right itself is the configuration's");
+    let mut ws = proxy.try_open("/vnc", &headers(&again)).unwrap();
+    ws.echoes("the right itself is the configuration's");
+    // At three in the morning, with somebody halfway through an edit and another guest's route damaged.
+    proxy.write("etc/console-proxy/console-proxy.toml", "[access\n");
+    proxy.write("run/console-proxy/guests/c50bdc9f-490b-4b9b-8641-7573c0eba77c/route.toml", "nonsense");
+    proxy.run(&["revoke", "--person", "ann"]);
+    assert_eq!(ws.closed().0, 4401);
 }
 
 #[test]
