@@ -14,7 +14,6 @@ use super::live::Connection;
 use super::page;
 use super::refused::{Refused, plain_headers, refuse};
 use super::session::open_console;
-use super::standing::of_session;
 use super::upgrade::refuse_console;
 use crate::edges::http::{Asked, Reply};
 use crate::edges::publish::now_ms;
@@ -23,6 +22,7 @@ use crate::rules::audit::Reason;
 use crate::rules::close::End;
 use crate::rules::forwarded::Forwarded;
 use crate::rules::request::{self, Endpoint};
+use crate::rules::revoked::Subject;
 use crate::rules::route::{Route, Way};
 use crate::rules::session::Session;
 use crate::rules::ticket::Mode;
@@ -181,8 +181,9 @@ async fn buy_session(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -
         Proof::Password(standing) => Session::by_password(person.name, standing.groups, now_ms(), life),
         Proof::Session(..) | Proof::Open => return Err(refuse(401, "a session is bought with a ticket or a password")),
     };
-    let is_alive =
-        |id: &Id, old: &Session| guest.is_alive(id, old) && guest.ended(route, &of_session(id, old)).is_none();
+    let is_alive = |id: &Id, old: &Session| {
+        guest.is_alive(id, old) && guest.ended(route, &Subject::of_session(id.as_str(), old)).is_none()
+    };
     let cookie = guest.store.add(&session, is_alive).map_err(|why| match why {
         NoSession::Bought => refuse(401, why.to_string()).because(Reason::Ticket).of(&session.sub),
         NoSession::TooMany => refuse(429, why.to_string()).of(&session.sub),

@@ -7,13 +7,14 @@ use super::guest::{Guest, viewer_of};
 use super::live::Pass;
 use super::login::log_in;
 use super::refused::{Refused, refuse};
-use super::standing::{Look, Stale, of_claims, of_session, refresh};
+use super::standing::{Look, Stale, refresh};
 use crate::edges::http::Asked;
 use crate::edges::publish::now;
 use crate::edges::sessions::Id;
 use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, OriginVerdict};
+use crate::rules::revoked::Subject;
 use crate::rules::rights::Rights;
 use crate::rules::route::{Auth, Route};
 use crate::rules::session::{Session, Standing};
@@ -119,7 +120,7 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
 }
 
 fn of_ticket(guest: &Guest, route: &Route, claims: Claims, life: Duration) -> Result<Person, Refused> {
-    if let Some(why) = guest.ended(route, &of_claims(&claims)) {
+    if let Some(why) = guest.ended(route, &Subject::of_ticket(&claims)) {
         return Err(refuse(401, why).because(Reason::Ticket).of(&claims.sub));
     }
     Ok(Person {
@@ -194,7 +195,7 @@ fn find_session(guest: &Guest, route: &Route, cookie: &str) -> Result<(Id, Sessi
     const ENDED: &str = "the session has ended: get another ticket, or log in again";
     let id = Id::of_cookie(cookie);
     let session = guest.store.get(&id).ok_or(ENDED)?;
-    if let Some(why) = guest.ended(route, &of_session(&id, &session)) {
+    if let Some(why) = guest.ended(route, &Subject::of_session(id.as_str(), &session)) {
         return Err(why);
     }
     if guest.is_alive(&id, &session) { Ok((id, session)) } else { Err(ENDED) }

@@ -21,7 +21,7 @@ use crate::rules::revoked::Subject;
 use crate::rules::rights::{Rights, Who};
 use crate::rules::route::Route;
 use crate::rules::session::{Bought, Session, Standing};
-use crate::rules::ticket::{Claims, Mode, Pattern};
+use crate::rules::ticket::{Mode, Pattern};
 
 /// Between two looks at what open consoles stand on. A lost right ends them within 60 s: two of these, and the time
 /// that an answer takes.
@@ -92,7 +92,7 @@ async fn verdict(guest: &Guest, route: &Route, entry: &Entry, look: &Look) -> Op
     let rights = match &entry.pass {
         Pass::Open => return None,
         Pass::Ticket(claims) => {
-            let ended = guest.ended(route, &of_claims(claims)).or_else(|| guest.ended(route, &subject));
+            let ended = guest.ended(route, &Subject::of_ticket(claims)).or_else(|| guest.ended(route, &subject));
             if let Some(why) = ended {
                 return Some(End::SessionEnded(why));
             }
@@ -101,7 +101,7 @@ async fn verdict(guest: &Guest, route: &Route, entry: &Entry, look: &Look) -> Op
         Pass::Session(id) => {
             // Its file has gone: somebody logged out. Its end by time is the console's own.
             let Some(session) = guest.store.get(id) else { return Some(End::LOGGED_OUT) };
-            if let Some(why) = guest.ended(route, &of_session(id, &session)) {
+            if let Some(why) = guest.ended(route, &Subject::of_session(id.as_str(), &session)) {
                 return Some(End::SessionEnded(why));
             }
             let session = match refresh(guest, id, session, look).await {
@@ -212,18 +212,6 @@ async fn find_out(guest: &Guest, user: &str) -> Found {
         Ok(answer) => Found::Unknown(answer.words),
         Err(why) => Found::Unknown(why),
     }
-}
-
-/// A ticket by itself, as an order may be about it.
-pub(super) fn of_claims(claims: &Claims) -> Subject<'_> {
-    let ticket = Some((claims.iss.as_str(), claims.jti.as_str()));
-    Subject { person: &claims.sub, ticket, session: None, began: claims.iat.saturating_mul(1000), is_ticket: true }
-}
-
-/// A session, likewise.
-pub(super) fn of_session<'a>(id: &'a Id, session: &'a Session) -> Subject<'a> {
-    let ticket = session.ticket();
-    Subject { person: &session.sub, ticket, session: Some(id.as_str()), began: session.began, is_ticket: false }
 }
 
 impl Guest {

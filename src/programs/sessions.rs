@@ -12,13 +12,12 @@ use crate::edges::files;
 use crate::edges::paths::Paths;
 use crate::edges::publish::{self, have_it_look, now};
 use crate::edges::revoked::{self, Watched};
-use crate::edges::sessions::{Id, Store};
+use crate::edges::sessions::Store;
 use crate::flow::live::Shown;
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid, printable};
 use crate::rules::revoked::{Orders, Subject, Whose};
 use crate::rules::route::Route;
-use crate::rules::session::Session;
 
 /// Orders are kept for as long as a session may live, at least for so long.
 const KEPT: Duration = Duration::from_secs(31 * 86_400);
@@ -132,7 +131,7 @@ fn rows_of(paths: &Paths, config: &Config, orders: &Orders, route: &Route) -> Ve
     for (id, session) in Store::new(&paths.guest_state(&route.uuid)).all() {
         let own: Vec<_> = live.iter().filter(|shown| shown.session.as_deref() == Some(id.as_str())).collect();
         let alive = session.is_alive(now(), config.access.session_idle.as_secs(), !own.is_empty());
-        if !alive || orders.ended(&route.uuid, &subject(&id, &session)).is_some() {
+        if !alive || orders.ended(&route.uuid, &Subject::of_session(id.as_str(), &session)).is_some() {
             continue;
         }
         let mut row = row(&session.sub, &session.how());
@@ -166,16 +165,6 @@ fn add(row: &mut Row, shown: &Shown) {
     }
     if !row.consoles.contains(&shown.console) {
         row.consoles.push(shown.console);
-    }
-}
-
-fn subject<'a>(id: &'a Id, session: &'a Session) -> Subject<'a> {
-    Subject {
-        person: &session.sub,
-        ticket: session.ticket(),
-        session: Some(id.as_str()),
-        began: session.began,
-        is_ticket: false,
     }
 }
 

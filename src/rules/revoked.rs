@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::guest::Uuid;
+use super::session::Session;
+use super::ticket::Claims;
 
 /// The most orders that are kept.
 pub const MOST: usize = 4096;
@@ -59,6 +61,22 @@ pub struct Subject<'a> {
     pub began: u64,
     /// Whether it is a ticket by itself: that one can be revoked, not kicked out.
     pub is_ticket: bool,
+}
+
+impl<'a> Subject<'a> {
+    /// A ticket by itself.
+    #[must_use]
+    pub fn of_ticket(claims: &'a Claims) -> Self {
+        let ticket = Some((claims.iss.as_str(), claims.jti.as_str()));
+        Self { person: &claims.sub, ticket, session: None, began: claims.iat.saturating_mul(1000), is_ticket: true }
+    }
+
+    /// A session, by its name.
+    #[must_use]
+    pub fn of_session(id: &'a str, session: &'a Session) -> Self {
+        let ticket = session.ticket();
+        Self { person: &session.sub, ticket, session: Some(id), began: session.began, is_ticket: false }
+    }
 }
 
 /// The orders in force.
