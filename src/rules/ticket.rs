@@ -84,17 +84,6 @@ pub struct Claims {
     pub jti: String,
 }
 
-impl Claims {
-    /// Whether the console is among those named.
-    #[must_use]
-    pub fn allows(&self, console: Console) -> bool {
-        self.consoles.iter().any(|pattern| match pattern {
-            Pattern::All => true,
-            Pattern::One(one) => *one == console,
-        })
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -337,6 +326,7 @@ pub fn sign(claims: &Claims, key: &Ed25519KeyPair) -> Result<String, serde_json:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::rights::Rights;
     use proptest::prelude::*;
     use ring::signature::KeyPair;
     use serde_json::{Value, json};
@@ -380,8 +370,13 @@ mod tests {
     fn a_good_ticket_names_its_person_and_consoles() {
         let claims = verdict(&plain(), &good()).unwrap();
         assert_eq!(claims.sub, "ann");
-        assert!(claims.allows(Console::Vnc) && claims.allows(Console::Serial(0)));
-        assert!(!claims.allows(Console::Serial(1)) && !claims.allows(Console::Spice));
+        let rights = Rights::of_ticket(&claims.consoles, claims.mode);
+        for console in [Console::Vnc, Console::Serial(0)] {
+            assert_eq!(rights.on(console), Some(claims.mode));
+        }
+        for console in [Console::Serial(1), Console::Spice] {
+            assert_eq!(rights.on(console), None);
+        }
         assert_eq!(check(&sign(&claims, &host_key()).unwrap(), &issuers(), (&guest(), "g1"), NOW).unwrap(), claims);
     }
 
