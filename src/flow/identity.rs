@@ -141,6 +141,11 @@ async fn of_cookie(guest: &Guest, route: &Route, id: Id, session: Session) -> Re
         }
         Err(Stale::Unknown(why)) => return Err(refuse(503, format!("it cannot be found out now who you are: {why}"))),
     };
+    // It may have been ended while the host was asked.
+    let ended = guest.ended(route, &Subject::of_session(id.as_str(), &session));
+    if let Some(why) = ended.or(if guest.store.get(&id).is_none() { Some(ENDED) } else { None }) {
+        return Err(refuse(401, why).because(Reason::Session).of(&name));
+    }
     Ok(Person {
         name,
         rights: guest.rights_of_session(route, &session),
@@ -190,9 +195,10 @@ fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerd
     Err(refuse(403, words).because(Reason::Origin))
 }
 
+const ENDED: &str = "the session has ended: get another ticket, or log in again";
+
 /// The session of a cookie; an error: why it does not count, in words.
 fn find_session(guest: &Guest, route: &Route, cookie: &str) -> Result<(Id, Session), &'static str> {
-    const ENDED: &str = "the session has ended: get another ticket, or log in again";
     let id = Id::of_cookie(cookie);
     let session = guest.store.get(&id).ok_or(ENDED)?;
     if let Some(why) = guest.ended(route, &Subject::of_session(id.as_str(), &session)) {

@@ -60,7 +60,9 @@ pub(super) async fn watch(guest: &Rc<Guest>) {
             },
             () = now_and_then => false,
         };
-        look(guest, at_once).await;
+        // Not waited for: an order is to count at once, also while somebody's PAM module keeps a look from ending.
+        let guest = guest.clone();
+        tokio::task::spawn_local(async move { look(&guest, at_once).await });
     }
 }
 

@@ -339,6 +339,18 @@ fn a_user_about_whom_nobody_answers_keeps_no_other_who_lost_their_right() {
     proxy.have_it_look();
     assert_eq!(lost.closed().0, 4403);
     first.echoes("nobody has said anything against it yet");
+    // While that look still waits for an answer about the one, an order about another counts at once.
+    users.set("bob", &["libvirt"]);
+    let bob = cookie(&proxy, "bob");
+    let mut kicked = proxy.try_open("/vnc", &headers(&bob)).unwrap();
+    let begun = Instant::now();
+    proxy.run(&["kick", "g1", "--person", "bob"]);
+    while !proxy.log().contains("the administrator ended the session") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the look that waits takes longer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(kicked.closed().0, 4401);
+    first.echoes("nor now");
 }
 
 #[test]
