@@ -64,7 +64,9 @@ pub(super) async fn log_in(
     let Ok(_turn) = guest.logins.all.try_acquire() else {
         return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
     };
-    let question = Question::Password { password, from: from.to_owned() };
+    // What is no address, such as a unix socket, is nothing that PAM's rules could be about.
+    let from = if from.parse::<std::net::IpAddr>().is_ok() { from.to_owned() } else { String::new() };
+    let question = Question::Password { password, from };
     let answer = guest.ask_auth(&user, question).await;
     let unknown = |why: String| refuse(503, format!("the password cannot be checked now: {why}"));
     match answer {

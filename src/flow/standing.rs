@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 
+use super::audit;
 use super::guest::Guest;
 use super::live::{Entry, Pass};
 use crate::edges::publish::now;
@@ -69,7 +70,11 @@ pub(super) async fn watch(guest: &Rc<Guest>) {
 /// Looks at every open console; `at_once`: what was found out of users does not count any more.
 async fn look(guest: &Guest, at_once: bool) {
     // A guest that has stopped says so by itself.
-    let Ok(Some(route)) = guest.route() else { return };
+    let route = match guest.route() {
+        Ok(Some(route)) => route,
+        Ok(None) => return,
+        Err(why) => return audit::fault(guest, &why.context("nobody's rights can be looked at")),
+    };
     let look = Look { at_once, found: RefCell::default() };
     // A user whom nobody can say anything about, for instance because a PAM module hangs, keeps no other's right alive.
     let each = guest.live.all().into_iter().map(async |entry| {
