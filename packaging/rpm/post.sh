@@ -4,7 +4,7 @@ systemd-sysusers console-proxy.conf || :
 systemd-tmpfiles --create console-proxy.conf || :
 if [ "$1" -eq 1 ]; then
 	systemctl --no-reload enable console-proxy.target console-proxy-sync.path console-proxy-sync.service \
-		console-proxy-wire.path console-proxy-wire.service console-proxy-broker.socket \
+		console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service console-proxy-broker.socket \
 		console-proxy-guard.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer >/dev/null 2>&1 || :
 	echo "console-proxy: there is no SELinux policy for the hook yet, so it was not put where libvirt runs it."
 	echo "console-proxy: where SELinux is off or permissive, enable it with"
@@ -19,7 +19,7 @@ for daemon in libvirtd virtqemud; do
 	if systemctl is-active --quiet "$daemon.service"; then systemctl reload "$daemon.service" || :; fi
 done
 systemctl start console-proxy.target console-proxy-broker.socket console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer || :
-systemctl restart console-proxy-sync.path console-proxy-wire.path || :
+systemctl restart console-proxy-sync.path console-proxy-wire.path console-proxy-wire-notes.path || :
 systemctl try-restart console-proxy-broker.service || :
 timeout 300 console-proxy wire --all --watch=0 || echo "console-proxy: some guests were not wired; see: console-proxy doctor" >&2
 timeout 300 console-proxy publish --all || echo "console-proxy: some guests were not published; see: console-proxy doctor" >&2

@@ -1,7 +1,7 @@
 # Before removal ($1: how many versions stay). It never fails: a package that cannot be removed helps nobody.
 [ "$1" -eq 0 ] || exit 0
 if [ -d /run/systemd/system ]; then
-	systemctl stop console-proxy-wire.path console-proxy-wire.service || :
+	systemctl stop console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service || :
 	# Whose end starts this.
 	systemctl stop console-proxy-wire-again.service || :
 	# It prints the guests that it had to leave, and the command that finishes them. Once: a package that is
@@ -14,6 +14,6 @@ if [ -d /run/systemd/system ]; then
 	systemctl stop console-proxy-guard.service || :
 fi
 systemctl --no-reload disable console-proxy.target console-proxy-sync.path console-proxy-sync.service \
-	console-proxy-wire.path console-proxy-wire.service console-proxy-broker.socket \
+	console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service console-proxy-broker.socket \
 	console-proxy-guard.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer >/dev/null 2>&1 || :
 exit 0

@@ -20,10 +20,11 @@ use crate::rules::ssh as rules;
 use crate::rules::web::is_hidden;
 
 /// The units that should be active on a host.
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 9] = [
     "console-proxy.target",
     "console-proxy-sync.path",
     "console-proxy-wire.path",
+    "console-proxy-wire-notes.path",
     "console-proxy-broker.socket",
     "console-proxy-auth.socket",
     "console-proxy-guard.service",

@@ -19,6 +19,8 @@ use crate::rules::route::{Backend, Route};
 
 /// The unit that starts sync again while something has failed.
 const RETRY: &str = "console-proxy-sync.timer";
+/// Looks once at every definition.
+const WIRE_AGAIN: &str = "console-proxy-wire-again.service";
 /// While it is stopped, all consoles of the host stay shut.
 const TARGET: &str = "console-proxy.target";
 
@@ -154,6 +156,12 @@ fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
     }
     if plan.reload {
         units::daemon_reload()?;
+        // With its unit files systemd's path units begin anew: what they were to see meanwhile is lost.
+        if let Err(why) = units::start_later(WIRE_AGAIN) {
+            tracing::warn!(
+                "a change of a definition may have been missed just now, see `console-proxy wire --all`: {why:#}"
+            );
+        }
     }
     units::reset_failed(&plan.reset)?;
     if is_open {

@@ -20,6 +20,7 @@ fn after_installation_the_host_listens_to_libvirt() {
         "console-proxy.target",
         "console-proxy-sync.path",
         "console-proxy-wire.path",
+        "console-proxy-wire-notes.path",
         "console-proxy-broker.socket",
         "console-proxy-ssh.socket",
         "console-proxy-auth.socket",

@@ -18,7 +18,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 
 #[test]
 fn what_watches_folders_can_be_stopped_and_started_as_often_as_one_likes() {
-    for unit in ["console-proxy-wire.path", "console-proxy-sync.path"] {
+    for unit in ["console-proxy-wire.path", "console-proxy-wire-notes.path", "console-proxy-sync.path"] {
         for _ in 0..8 {
             systemctl(&format!("stop {unit}"));
             systemctl(&format!("start {unit}"));

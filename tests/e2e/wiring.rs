@@ -51,16 +51,19 @@ struct Unwatched;
 
 impl Unwatched {
     fn now() -> Self {
-        sh("systemctl stop console-proxy-wire.path console-proxy-wire.service");
-        // Whose end starts this.
-        sh("systemctl stop console-proxy-wire-again.service");
+        sh("systemctl stop console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service");
+        // Whose end starts this; and sync does.
+        sh(
+            "systemctl stop console-proxy-wire-again.service; systemctl mask --runtime console-proxy-wire-again.service",
+        );
         Self
     }
 }
 
 impl Drop for Unwatched {
     fn drop(&mut self) {
-        sh("systemctl start console-proxy-wire.path");
+        sh("systemctl unmask --runtime console-proxy-wire-again.service
+            systemctl start console-proxy-wire.path console-proxy-wire-notes.path");
     }
 }
 
@@ -260,6 +263,66 @@ fn what_is_defined_while_the_watcher_ends_is_seen() {
         });
         let second = Guest::define(&format!("ending{n}")).blank().done();
         wait_for_wiring(&second);
+    }
+}
+
+/// systemd watches all folders of a path unit anew after an event that triggers nothing. Its manager is held, so that
+/// it finds both events at once.
+#[test]
+fn a_definition_that_changes_as_a_note_comes_and_goes_is_seen() {
+    for _ in 0..3 {
+        wait_until("the watcher to have ended", Duration::from_secs(30), || {
+            ["console-proxy-wire.service", "console-proxy-wire-again.service"].map(state_of) == ["inactive"; 2]
+        });
+        let frozen = FrozenManager::now();
+        sh("touch /run/console-proxy/wire/note; rm /run/console-proxy/wire/note
+            touch /etc/libvirt/qemu/changed; rm /etc/libvirt/qemu/changed");
+        drop(frozen);
+        wait_until("a look at it", SOON, || state_of("console-proxy-wire.service") == "active");
+    }
+}
+
+/// The system manager takes no step while this exists.
+struct FrozenManager;
+
+impl FrozenManager {
+    const SWITCH: &str = "/sys/fs/cgroup/init.scope/cgroup.freeze";
+
+    fn now() -> Self {
+        fs::write(Self::SWITCH, "1").unwrap();
+        let events = || fs::read_to_string("/sys/fs/cgroup/init.scope/cgroup.events").unwrap();
+        wait_until("the manager to be frozen", SOON, || events().contains("frozen 1"));
+        Self
+    }
+}
+
+impl Drop for FrozenManager {
+    fn drop(&mut self) {
+        fs::write(Self::SWITCH, "0").unwrap();
+    }
+}
+
+/// The path units begin anew when systemd reads its unit files again, which sync has it do.
+#[test]
+fn a_definition_that_changes_while_units_are_read_again_is_seen() {
+    let moves = Guest::define("reads-again").with_vnc().with_pty_serial().blank().started();
+    moves.port();
+    sh("systemctl stop console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service");
+    sh("systemctl stop console-proxy-wire-again.service");
+    let _watched = Watched;
+    let missed = Guest::define("missed").blank().done();
+    assert_eq!(wired_port(&missed.definition()), None);
+    let drop_in = format!("/run/systemd/system/{}.d/50-listen.conf", moves.socket());
+    sh(&format!("sed -i 's/^ListenStream=.*/ListenStream=29999/' {drop_in}; touch /run/console-proxy/queue/note"));
+    wait_for_wiring(&missed);
+}
+
+/// Definitions are watched again at its end.
+struct Watched;
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        sh("systemctl start console-proxy-wire.path console-proxy-wire-notes.path");
     }
 }
 
