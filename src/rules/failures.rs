@@ -4,6 +4,9 @@
 //! failure. An address is an IPv4 address or an IPv6 /64, which is what one household or one rented machine has. A user under
 //! attack from many addresses can still enter: there a first try from an address that has not failed for them is looked
 //! at. Users are kept as salted hashes: people type passwords where the user goes.
+//!
+//! Whose address it is a guest's proxy says. One that has been taken over could name anybody's, so only half of a limit
+//! can be used up at one guest: at another guest its owner is still looked at.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +25,10 @@ pub const MOST_OF_ADDRESS: u32 = 30;
 pub const MOST_OF_USER: u32 = 50;
 /// Failures at one guest: what bounds a proxy that has been taken over, which makes up addresses.
 pub const MOST_OF_GUEST: u32 = 1000;
-/// Counts that are kept.
-pub const MOST_COUNTS: usize = 4096;
+/// Of each limit but the guest's own, the part that one guest's failures can use up.
+const SHARE: u32 = 2;
+/// Counts that are kept: more than what one guest's failures can make.
+pub const MOST_COUNTS: usize = 8192;
 
 /// Whose password failed, where, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +56,11 @@ impl Count {
         // A window that begins later than now is of another boot.
         now < self.since || now - self.since >= WINDOW
     }
+
+    /// For how many seconds it counts.
+    fn left(self, now: u64) -> u64 {
+        (self.since + WINDOW).saturating_sub(now).max(1)
+    }
 }
 
 /// All counts.
@@ -64,11 +74,19 @@ pub struct Failures {
 /// The counts that a try is under.
 #[derive(Clone, Debug)]
 struct Subjects {
-    both: Subject,
-    user: Subject,
+    both: Both,
+    user: Both,
     guest: Subject,
     /// None where no address is known.
-    address: Option<Subject>,
+    address: Option<Both>,
+}
+
+/// What is counted for the whole host and at one guest, and the limit of either.
+#[derive(Clone, Debug)]
+struct Both {
+    host: Subject,
+    here: Subject,
+    most: u32,
 }
 
 impl Failures {
@@ -82,25 +100,38 @@ impl Failures {
     /// after how many seconds one would be.
     pub fn begin(&mut self, a_try: &Try<'_>, now: u64) -> Result<(), u64> {
         let subjects = self.subjects(a_try);
-        let full = |subject: &Subject, most: u32| self.left(subject, most, now);
-        let both = full(&subjects.both, MOST_OF_BOTH);
-        let address = subjects.address.as_ref().and_then(|address| full(address, MOST_OF_ADDRESS));
-        let guest = full(&subjects.guest, MOST_OF_GUEST);
-        let has_failed = self.current(&subjects.both, now).is_some();
-        let user = full(&subjects.user, MOST_OF_USER).filter(|_| has_failed);
-        if let Some(wait) = [both, address, guest, user].into_iter().flatten().max() {
+        let guest = self.left(&subjects.guest, MOST_OF_GUEST, now);
+        let of_both = self.left_of(&subjects.both, now);
+        let address = subjects.address.as_ref().and_then(|address| self.left_of(address, now));
+        let has_failed = self.current(&subjects.both.host, now).is_some();
+        let user = self.left_of(&subjects.user, now).filter(|_| has_failed);
+        if let Some(wait) = [of_both, address, guest, user].into_iter().flatten().max() {
             return Err(wait);
         }
-        for subject in subjects.all() {
-            self.count(subject, now);
+        self.count(subjects.guest.clone(), now);
+        for both in subjects.shared() {
+            let here = self.here(both, now).map_or(0, |count| count.failures);
+            if here == 0 {
+                self.counts.remove(&both.here);
+            }
+            self.count(both.here.clone(), now);
+            if here < both.most / SHARE {
+                self.count(both.host.clone(), now);
+            }
         }
         Ok(())
     }
 
     /// Takes a try back: nothing could be found out.
     pub fn take_back(&mut self, a_try: &Try<'_>, now: u64) {
-        for subject in self.subjects(a_try).all() {
-            self.uncount(&subject, now);
+        let subjects = self.subjects(a_try);
+        self.uncount(&subjects.guest, now);
+        for both in subjects.shared() {
+            let Some(here) = self.here(both, now) else { continue };
+            if here.failures <= both.most / SHARE {
+                self.uncount(&both.host, now);
+            }
+            self.uncount(&both.here, now);
         }
     }
 
@@ -109,7 +140,8 @@ impl Failures {
     pub fn succeed(&mut self, a_try: &Try<'_>, now: u64) {
         self.take_back(a_try, now);
         let both = self.subjects(a_try).both;
-        self.counts.remove(&both);
+        self.counts.remove(&both.host);
+        self.counts.remove(&both.here);
     }
 
     /// How many counts are kept.
@@ -135,11 +167,16 @@ impl Failures {
             let digest = context.finish();
             digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
         };
+        let both = |parts: &[&str], most| Both {
+            host: hash(parts),
+            here: hash(&[&["at", a_try.guest], parts].concat()),
+            most,
+        };
         Subjects {
-            both: hash(&["both", a_try.user, &address]),
-            user: hash(&["user", a_try.user]),
+            both: both(&["both", a_try.user, &address], MOST_OF_BOTH),
+            user: both(&["user", a_try.user], MOST_OF_USER),
             guest: hash(&["guest", a_try.guest]),
-            address: (!address.is_empty()).then(|| hash(&["address", &address])),
+            address: (!address.is_empty()).then(|| both(&["address", &address], MOST_OF_ADDRESS)),
         }
     }
 
@@ -150,7 +187,19 @@ impl Failures {
     /// After how many seconds a count that is full is so no more.
     fn left(&self, subject: &Subject, most: u32, now: u64) -> Option<u64> {
         let count = self.current(subject, now).filter(|count| count.failures >= most)?;
-        Some((count.since + WINDOW - now).max(1))
+        Some(count.left(now))
+    }
+
+    /// What counts at one guest. It does no longer than the host's own count, or its share could be used up twice in
+    /// one window of the host's.
+    fn here(&self, both: &Both, now: u64) -> Option<Count> {
+        let host = self.current(&both.host, now)?;
+        self.current(&both.here, now).filter(|here| here.since >= host.since)
+    }
+
+    fn left_of(&self, both: &Both, now: u64) -> Option<u64> {
+        let here = self.here(both, now).filter(|here| here.failures >= both.most);
+        self.left(&both.host, both.most, now).max(here.map(|here| here.left(now)))
     }
 
     fn count(&mut self, subject: Subject, now: u64) {
@@ -185,8 +234,8 @@ impl Failures {
 }
 
 impl Subjects {
-    fn all(self) -> impl Iterator<Item = Subject> {
-        [self.both, self.user, self.guest].into_iter().chain(self.address)
+    fn shared(&self) -> impl Iterator<Item = &Both> {
+        [&self.both, &self.user].into_iter().chain(&self.address)
     }
 }
 
@@ -282,6 +331,34 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_from_guest_to_guest_gets_few_tries_more() {
+        let mut failures = none();
+        let looked_at = |failures: &mut Failures, guest| {
+            (0..100).filter(|_| failures.begin(&Try { guest, ..of("ann", "192.0.2.1") }, 0).is_ok()).count()
+        };
+        let each = ["g1", "g2", "g3", "g4"].map(|guest| looked_at(&mut failures, guest));
+        assert_eq!(each, [10, 5, 0, 0]);
+    }
+
+    #[test]
+    fn one_guests_share_is_used_up_once_in_a_window_of_the_hosts() {
+        let mut failures = none();
+        let elsewhere = Try { guest: "g2", ..of("ann", "192.0.2.1") };
+        failures.begin(&elsewhere, 0).unwrap();
+        failures.begin(&of("ann", "192.0.2.1"), 500).unwrap();
+        // The host's next window begins in the midst of this guest's.
+        failures.begin(&elsewhere, 600).unwrap();
+        for now in [610, 1110] {
+            for _ in 0..20 {
+                let _ = failures.begin(&of("ann", "192.0.2.1"), now);
+            }
+        }
+        for _ in 0..4 {
+            failures.begin(&elsewhere, 1111).unwrap();
+        }
+    }
+
+    #[test]
     fn nobody_can_read_from_the_table_what_was_typed() {
         let mut failures = none();
         failures.begin(&of("my-password", "192.0.2.1"), 0).unwrap();
@@ -296,7 +373,7 @@ mod tests {
         for _ in 0..MOST_OF_BOTH {
             failures.begin(&of("ann", "192.0.2.1"), 0).unwrap();
         }
-        for i in 0..MOST_COUNTS / 2 {
+        for i in 0..MOST_COUNTS / 4 {
             let (user, from) = (format!("u{i}"), format!("2001:db8:{i:x}::1"));
             let _ = failures.begin(&Try { guest: &format!("g{i}"), ..of(&user, &from) }, 1);
             assert!(failures.len() <= MOST_COUNTS);
@@ -346,6 +423,34 @@ mod tests {
                 // Two windows that touch allow twice as many, and never more, in the time of one.
                 let recent = log.iter().filter(|when| now - **when < WINDOW).count();
                 prop_assert!(recent <= 2 * MOST_OF_BOTH as usize);
+            }
+        }
+
+        /// A proxy that was taken over names whom it likes, and from where.
+        #[test]
+        fn whatever_one_guests_proxy_says_nobody_is_kept_out_at_another(mistake in 0..900u64, says in prop::collection::vec((0..3usize, 0..3usize, prop_oneof![9 => 0..2u64, 1 => 0..WINDOW]), 0..400)) {
+            let (users, addresses) = (["ann", "bob", "eve"], ["192.0.2.1", "2001:db8::1", ""]);
+            let mut failures = none();
+            let (mut now, mut mistaken) = (0, false);
+            for (user, address, later) in says {
+                now += later;
+                // Somebody's mistake elsewhere, from where the host's window begins.
+                if now >= mistake && !mistaken {
+                    mistaken = true;
+                    for user in users {
+                        let _ = failures.begin(&Try { guest: "g2", ..of(user, addresses[0]) }, now);
+                    }
+                }
+                let _ = failures.begin(&of(users[user], addresses[address]), now);
+            }
+            for user in users {
+                for from in addresses {
+                    let elsewhere = Try { user, from, guest: "g2" };
+                    let mut after = failures.clone();
+                    for _ in 0..3 {
+                        prop_assert!(after.begin(&elsewhere, now).is_ok(), "{elsewhere:?}");
+                    }
+                }
             }
         }
 
