@@ -118,6 +118,7 @@ fn what_an_administrator_edits_is_kept_at_an_upgrade() {
         "/etc/ufw/applications.d/console-proxy",
         "/etc/pam.d/console-proxy",
         "/etc/pam.d/console-proxy-reach",
+        "/etc/pam.d/console-proxy-still",
     ] {
         assert!(conffiles.lines().any(|line| line == file), "{conffiles}");
         assert!(configuration.lines().any(|line| line == file), "{configuration}");

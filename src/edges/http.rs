@@ -173,6 +173,11 @@ impl Asked {
         self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
     }
 
+    /// All values of a header, text or not.
+    pub fn raw_headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+    }
+
     /// How often a header stands there.
     #[must_use]
     pub fn count(&self, name: &str) -> usize {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::path::Path;
 use std::rc::Rc;
 
 use nonstick::conv::Exchange;
@@ -12,6 +13,15 @@ use nonstick::{AuthnFlags, Conversation, ErrorCode, LibPamTransaction, PamShared
 pub const SERVICE: &str = "console-proxy";
 /// The service that says, after a "no", whether a directory could be asked: `/etc/pam.d/console-proxy-reach`.
 pub const REACH: &str = "console-proxy-reach";
+/// The service that says whether somebody who logged in earlier may still be here: `/etc/pam.d/console-proxy-still`.
+pub const STILL: &str = "console-proxy-still";
+
+/// Whether this host has a service's file. Where it has none PAM takes `other`, which refuses everybody.
+#[must_use]
+pub fn has(service: &str) -> bool {
+    // Linux-PAM's own folders; the second is the vendor's.
+    ["/etc/pam.d", "/usr/lib/pam.d"].iter().any(|folder| Path::new(folder).join(service).exists())
+}
 
 /// Why PAM did not say yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,31 +19,42 @@ const LARGEST: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Watched {
     file: PathBuf,
-    seen: Option<(u64, i64, i64)>,
-    orders: Orders,
+    seen: Seen,
+    failed: Option<Seen>,
+    orders: Option<Orders>,
 }
+
+/// Inode and time of a file; `None`: there is none.
+type Seen = Option<(u64, i64, i64)>;
 
 impl Watched {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(paths: &Paths) -> Self {
-        Self { file: paths.revoked(), seen: None, orders: Orders::default() }
+        Self { file: paths.revoked(), seen: None, failed: None, orders: None }
     }
 
-    /// Reads the file again if it is another one than last time.
-    pub fn refresh(&mut self) -> &Orders {
+    /// Reads the file again if it is another one than last time. `None`: it has never been readable, so nobody knows
+    /// what was ended.
+    pub fn refresh(&mut self) -> Option<&Orders> {
         let seen = fs::metadata(&self.file).ok().map(|data| (data.ino(), data.mtime(), data.mtime_nsec()));
-        if seen != self.seen {
+        if seen != self.seen || self.orders.is_none() {
             match read(&self.file) {
                 Ok(orders) => {
-                    self.orders = orders;
+                    self.orders = Some(orders);
                     self.seen = seen;
                 }
-                // Tried again at the next look: it may have been a lack of descriptors.
-                Err(why) => tracing::error!("what was known of revoked sessions stays in force: {why:#}"),
+                // Tried again at the next look: it may have been a lack of descriptors. Told once.
+                Err(why) if self.failed != Some(seen) => {
+                    let meanwhile =
+                        if self.orders.is_some() { "what was known stays in force" } else { "nobody enters" };
+                    tracing::error!("it cannot be read what was revoked, {meanwhile}: {why:#}");
+                    self.failed = Some(seen);
+                }
+                Err(_) => {}
             }
         }
-        &self.orders
+        self.orders.as_ref()
     }
 }
 
@@ -78,14 +89,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let mut watched = Watched::new(&paths);
-        assert_eq!(watched.refresh(), &Orders::default());
+        assert_eq!(watched.refresh(), Some(&Orders::default()));
         for person in ["ann", "bob"] {
             add(&paths, Whose::Person(person.into()), Duration::from_secs(60)).unwrap();
         }
         let whose = |orders: &Orders| orders.orders.iter().map(|order| order.whose.clone()).collect::<Vec<_>>();
-        assert_eq!(whose(watched.refresh()), [Whose::Person("ann".into()), Whose::Person("bob".into())]);
+        assert_eq!(whose(watched.refresh().unwrap()), [Whose::Person("ann".into()), Whose::Person("bob".into())]);
         files::replace(&paths.revoked(), b"nonsense", 0o644).unwrap();
-        assert_eq!(watched.refresh().orders.len(), 2);
+        assert_eq!(watched.refresh().unwrap().orders.len(), 2);
+        let mut started_later = Watched::new(&paths);
+        assert_eq!(started_later.refresh(), None, "it cannot know that nothing was revoked");
+        files::replace(&paths.revoked(), br#"{"orders":[]}"#, 0o644).unwrap();
+        assert_eq!(started_later.refresh(), Some(&Orders::default()));
+        files::replace(&paths.revoked(), b"nonsense", 0o644).unwrap();
         assert!(add(&paths, Whose::Person("x".into()), Duration::ZERO).is_err(), "nothing is lost unseen");
     }
 }

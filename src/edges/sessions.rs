@@ -71,18 +71,20 @@ impl Store {
         // For the group, which all proxies run in: the next one of this guest may have another user. The unit
         // forbids a set-group-ID bit (RestrictSUIDSGID=).
         files::make_folder(&self.folder, 0o770)?;
-        let mut alive = 0;
-        for (id, old) in self.all() {
+        let (mut alive, mut spent) = (0, 0);
+        for (id, old) in self.records() {
             if session.ticket().is_some() && old.ticket() == session.ticket() {
                 return Err(NoSession::Bought);
             }
-            if is_alive(&id, &old) {
+            if old.keeps_its_ticket_spent(session.began) {
+                spent += 1;
+            } else if !old.is_logged_out() && is_alive(&id, &old) {
                 alive += 1;
             } else {
-                self.remove(&id)?;
+                files::remove(&self.folder.join(&id.0))?;
             }
         }
-        if alive >= MOST {
+        if alive >= MOST || spent >= MOST {
             return Err(NoSession::TooMany);
         }
         let mut secret = [0; 32];
@@ -92,9 +94,13 @@ impl Store {
         Ok(cookie)
     }
 
-    /// The session of that name, alive or not.
+    /// The session of that name, alive or not; none where somebody logged out.
     #[must_use]
     pub fn get(&self, id: &Id) -> Option<Session> {
+        self.record(id).filter(|session| !session.is_logged_out())
+    }
+
+    fn record(&self, id: &Id) -> Option<Session> {
         let text = files::read_untrusted(&self.folder.join(&id.0), 256 << 10).ok()??;
         serde_json::from_str(&text).ok()
     }
@@ -116,22 +122,31 @@ impl Store {
         self.write(id, &session)
     }
 
-    /// Ends a session; that there is none is fine.
+    /// Ends a session; that there is none is fine. Of one that a ticket bought the record stays for as long as the
+    /// ticket could buy another.
     pub fn remove(&self, id: &Id) -> io::Result<()> {
-        files::remove(&self.folder.join(&id.0)).map(drop)
+        match self.get(id) {
+            Some(session) if session.ticket().is_some() => self.write(id, &session.logged_out()),
+            _ => files::remove(&self.folder.join(&id.0)).map(drop),
+        }
     }
 
     fn write(&self, id: &Id, session: &Session) -> io::Result<()> {
         files::replace(&self.folder.join(&id.0), &serde_json::to_vec(session)?, 0o660)
     }
 
-    /// All sessions, alive or not.
+    /// All sessions, alive or not, without those that somebody logged out of.
     #[must_use]
     pub fn all(&self) -> Vec<(Id, Session)> {
+        self.records().into_iter().filter(|(_, session)| !session.is_logged_out()).collect()
+    }
+
+    /// What a proxy that was taken over may have left there has an end.
+    fn records(&self) -> Vec<(Id, Session)> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
-        ids.filter_map(|id| self.get(&id).map(|session| (id, session))).collect()
+        ids.take(4 * MOST).filter_map(|id| self.record(&id).map(|session| (id, session))).collect()
     }
 }
 
@@ -165,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_buys_no_other_session_after_a_log_out_for_as_long_as_it_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let at = |seconds: u64, jti| Session { began: seconds * 1000, ends: seconds + 60, ..session(jti) };
+        let id = Id::of_cookie(&store.add(&at(100, "a"), |_, _| true).unwrap());
+        store.remove(&id).unwrap();
+        assert_eq!((store.get(&id), store.all().len()), (None, 0));
+        store.touch(&id, 101).unwrap();
+        assert_eq!(store.get(&id), None, "it stays ended");
+        assert!(matches!(store.add(&at(409, "a"), |_, _| true), Err(NoSession::Bought)));
+        store.add(&at(410, "b"), |_, _| true).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("sessions")).unwrap().count(), 1, "it is kept no longer");
+    }
+
+    #[test]
     fn a_ticket_buys_one_session_and_ended_ones_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
@@ -182,9 +212,14 @@ mod tests {
     fn a_password_buys_as_many_as_it_is_given_and_what_is_found_out_later_revives_none() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        let session = Session::by_password("ann".into(), vec!["libvirt".into()], 5000, 60);
+        let session = Session::by_password(
+            "ann".into(),
+            Standing { groups: vec!["libvirt".into()], ..Standing::default() },
+            5000,
+            60,
+        );
         let ids = [(); 2].map(|()| Id::of_cookie(&store.add(&session, |_, _| true).unwrap()));
-        let later = Standing { groups: Vec::new(), checked: 7 };
+        let later = Standing { checked: 7, ..Standing::default() };
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]).unwrap().bought, Bought::Password(later.clone()));
         store.remove(&ids[0]).unwrap();

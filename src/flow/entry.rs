@@ -81,7 +81,7 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
 
 /// Takes a reverse proxy's word for who asks.
 fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
-    let forwarded = Forwarded::read(asked.headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
+    let forwarded = Forwarded::read(asked.raw_headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
     asked.forwarded = Some(forwarded);
     Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
@@ -119,7 +119,7 @@ async fn decide(
     };
     match endpoint {
         Endpoint::Guest => {
-            let person = identify(&guest, &route, asked, &peer.to_string()).await?;
+            let person = identify(&guest, &route, asked, peer).await?;
             // A ticket that a guest's settings leave nothing of is still a good one.
             if person.rights.is_none() && person.is_user() {
                 return Err(no_right(&person.name));
@@ -172,13 +172,13 @@ fn json_reply(status: u16, body: &serde_json::Value) -> Reply {
 }
 
 /// `POST /api/session`: a ticket or a password becomes a cookie.
-async fn buy_session(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
-    let person = identify(guest, route, asked, &peer.to_string()).await?;
+async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+    let person = identify(guest, route, asked, peer).await?;
     let life = guest.config().access.session_life.as_secs();
     let how = person.how();
     let session = match person.proof {
         Proof::Ticket(claims) => Session::by_ticket(&claims, now_ms(), life),
-        Proof::Password(standing) => Session::by_password(person.name, standing.groups, now_ms(), life),
+        Proof::Password(standing) => Session::by_password(person.name, standing, now_ms(), life),
         Proof::Session(..) | Proof::Open => return Err(refuse(401, "a session is bought with a ticket or a password")),
     };
     let is_alive = |id: &Id, old: &Session| {

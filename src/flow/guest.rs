@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
@@ -24,7 +24,7 @@ use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
 use crate::edges::web::Shelf;
 use crate::edges::{auth, broker, files, issuers, line, logs, recordings, revoked, tls};
-use crate::rules::auth::{Answer, Question, Request, VERSION};
+use crate::rules::auth::{Answer, Question, Request, VERSION, Verdict};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid};
@@ -69,12 +69,15 @@ pub struct Guest {
     tls: RefCell<Option<tls::Server>>,
     issuers: RefCell<issuers::Folder>,
     revoked: RefCell<revoked::Watched>,
+    last_route: RefCell<Option<Route>>,
     /// Passwords that are being checked.
     pub(super) logins: Turns,
 }
 
 /// How long a check may take; its unit is ended a little later (`RuntimeMaxSec=`).
 const CHECK: Duration = Duration::from_secs(28);
+/// Where nobody answers for want of a place, the connection is closed before that.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 impl Guest {
     /// Puts a guest together. `tls` is absent where plain connections are served by hand.
@@ -99,6 +102,7 @@ impl Guest {
             tls: RefCell::new(tls),
             issuers: RefCell::new(issuers),
             revoked: RefCell::new(revoked),
+            last_route: RefCell::default(),
             logins: Turns::default(),
         }
     }
@@ -118,7 +122,13 @@ impl Guest {
         if route.auth == Auth::None && self.opener == Opener::Broker {
             bail!("{}: auth = \"none\" counts in a hand-written route alone", file.display());
         }
+        self.last_route.replace(Some(route.clone()));
         Ok(Some(route))
+    }
+
+    /// The route as it was when it could be read last.
+    pub(super) fn last_route(&self) -> Option<Route> {
+        self.last_route.borrow().clone()
     }
 
     /// Whether the guest has stopped: its route was withdrawn.
@@ -165,7 +175,10 @@ impl Guest {
 
     /// Why an administrator's order has ended something, in words.
     pub(super) fn ended(&self, route: &Route, subject: &Subject<'_>) -> Option<&'static str> {
-        self.revoked.borrow_mut().refresh().ended(&route.uuid, subject)
+        match self.revoked.borrow_mut().refresh() {
+            Some(orders) => orders.ended(&route.uuid, subject),
+            None => Some("this host cannot say what was revoked: its journal says why"),
+        }
     }
 
     /// Whether users of this host may log in: by hand nobody is there to ask about them.
@@ -179,12 +192,16 @@ impl Guest {
         let guest = self.route_uuid().ok_or("the guest is not published")?;
         let request = Request { version: VERSION, guest, user: user.to_owned(), question };
         let socket = self.paths.auth_socket();
-        // The auth unit has its most connections: the system manager takes one more and closes it.
         for pause in [100, 300, 900] {
+            let began = Instant::now();
             match auth::ask(&socket, &request, CHECK).await {
-                Err(why) if is_turned_away(&why) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                Ok(Answer { verdict: Verdict::Busy, .. }) => {}
+                // The auth unit has its most connections: the system manager takes one more and closes it. What is closed
+                // later was being answered, and has been counted.
+                Err(why) if is_turned_away(&why) && began.elapsed() < AT_ONCE => {}
                 answer => return answer.map_err(|why| why.to_string()),
             }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         auth::ask(&socket, &request, CHECK).await.map_err(|why| why.to_string())
     }

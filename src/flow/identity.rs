@@ -1,8 +1,10 @@
 //! Who asks, by the strongest thing that the request brings: a ticket, a password, or a session's cookie.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::entry::Peer;
 use super::guest::{Guest, viewer_of};
 use super::live::Pass;
 use super::login::log_in;
@@ -84,8 +86,8 @@ impl Person {
     }
 }
 
-/// Finds out who asks, by the strongest thing that the request brings. `from` is their address.
-pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: &str) -> Result<Person, Refused> {
+/// Finds out who asks, by the strongest thing that the request brings.
+pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Peer) -> Result<Person, Refused> {
     stand_once(asked)?;
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
@@ -110,7 +112,7 @@ pub(super) async fn identify(guest: &Guest, route: &Route, asked: &Asked, from: 
     let cookie_counts = verdict != OriginVerdict::Absent || (asked.method == "GET" && !asks_for_websocket(asked));
     match (ticket, basic, session) {
         (Some(Ok(claims)), ..) => of_ticket(guest, route, claims, longest),
-        (None, Some((user, password)), _) => log_in(guest, route, user, password, from).await,
+        (None, Some((user, password)), _) => log_in(guest, route, user, password, peer).await,
         (_, _, Some(Ok((id, session)))) if cookie_counts => of_cookie(guest, route, id, session).await,
         (Some(Err(why)), ..) => Err(why.into()),
         (None, None, Some(Ok(_))) => Err(no_origin()),

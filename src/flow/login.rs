@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
+use super::audit;
+use super::entry::Peer;
 use super::guest::Guest;
 use super::identity::{Person, Proof, no_right};
+use super::limits;
 use super::refused::{Refused, refuse};
 use crate::edges::publish::now;
 use crate::rules::audit::Reason;
@@ -24,65 +28,83 @@ const MOST_OF_ONE: usize = 2;
 /// The passwords that are being checked.
 #[derive(Debug)]
 pub(super) struct Turns {
-    all: Semaphore,
-    each: RefCell<BTreeMap<Source, Rc<Semaphore>>>,
+    all: Arc<Semaphore>,
+    each: RefCell<BTreeMap<Source, Arc<Semaphore>>>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { all: Semaphore::new(MOST), each: RefCell::default() }
+        Self { all: Arc::new(Semaphore::new(MOST)), each: RefCell::default() }
     }
 }
 
 impl Turns {
-    fn of(&self, from: &str) -> Rc<Semaphore> {
-        let source = from.parse().map_or(Source::Local, Source::of);
+    fn of(&self, peer: &Peer) -> Arc<Semaphore> {
         let mut each = self.each.borrow_mut();
-        each.retain(|_, turns| Rc::strong_count(turns) > 1);
-        each.entry(source).or_insert_with(|| Rc::new(Semaphore::new(MOST_OF_ONE))).clone()
+        each.retain(|_, turns| Arc::strong_count(turns) > 1);
+        each.entry(limits::source(peer)).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_ONE))).clone()
     }
 }
 
 /// Checks a password. Who is let in here has a right to something of the guest.
 pub(super) async fn log_in(
-    guest: &Guest,
+    guest: &Rc<Guest>,
     route: &Route,
     user: String,
     password: String,
-    from: &str,
+    peer: &Peer,
 ) -> Result<Person, Refused> {
     if !guest.takes_passwords() {
         return Err(refuse(401, "passwords are not taken here: a ticket is needed"));
     }
-    // The name is not told: many a password was typed where the name belongs. PAM's own lines have it, if it is one.
-    let wrong = || refuse(401, "the user or the password is wrong").because(Reason::Password);
     if !is_user(&user) || !is_password(&password) {
         return Err(wrong());
     }
-    let of_one = guest.logins.of(from);
-    let _own_turn = of_one.acquire().await;
-    let Ok(_turn) = guest.logins.all.try_acquire() else {
+    // What is no address, such as a unix socket, is nothing that PAM's rules could be about.
+    let from = if let Peer::Ip(address) = peer { address.to_canonical().to_string() } else { String::new() };
+    let (user, groups) = check(guest, user, Question::Password { password, from: from.clone() }, peer).await?;
+    let rights = guest.rights_of_user(route, &user, &groups);
+    if rights.is_none() {
+        return Err(no_right(&user));
+    }
+    Ok(Person {
+        viewer: format!("password {user}"),
+        name: user,
+        rights,
+        life: guest.config().access.session_life,
+        proof: Proof::Password(Standing { groups, checked: now(), from }),
+    })
+}
+
+/// Has the host asked, as soon as it is the client's turn: the user as the host knows them, and their groups. Once it is
+/// asked, a client that hangs up changes nothing: the check goes on in its turn, and a wrong password is told of.
+async fn check(
+    guest: &Rc<Guest>,
+    user: String,
+    question: Question,
+    peer: &Peer,
+) -> Result<(String, Vec<String>), Refused> {
+    // Never closed.
+    let own_turn = guest.logins.of(peer).acquire_owned().await;
+    let Ok(turn) = guest.logins.all.clone().try_acquire_owned() else {
         return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
     };
-    // What is no address, such as a unix socket, is nothing that PAM's rules could be about.
-    let from = if from.parse::<std::net::IpAddr>().is_ok() { from.to_owned() } else { String::new() };
-    let question = Question::Password { password, from };
-    let answer = guest.ask_auth(&user, question).await;
-    let unknown = |why: String| refuse(503, format!("the password cannot be checked now: {why}"));
-    match answer {
-        Ok(Answer { verdict: Verdict::Right, user, groups, .. }) => {
-            let rights = guest.rights_of_user(route, &user, &groups);
-            if rights.is_none() {
-                return Err(no_right(&user));
-            }
-            Ok(Person {
-                viewer: format!("password {user}"),
-                name: user,
-                rights,
-                life: guest.config().access.session_life,
-                proof: Proof::Password(Standing { groups, checked: now() }),
-            })
+    let (tell, told) = oneshot::channel();
+    let (asking, peer) = (guest.clone(), peer.clone());
+    tokio::task::spawn_local(async move {
+        let found = judge(asking.ask_auth(&user, question).await);
+        drop((own_turn, turn));
+        if let Err(Err(refused)) = tell.send(found) {
+            audit::refused(&asking, &peer, &refused);
         }
+    });
+    told.await.unwrap_or_else(|_| Err(refuse(503, "the password cannot be checked now")))
+}
+
+fn judge(answer: Result<Answer, String>) -> Result<(String, Vec<String>), Refused> {
+    let unknown = |why: String| Err(refuse(503, format!("the password cannot be checked now: {why}")));
+    match answer {
+        Ok(Answer { verdict: Verdict::Right, user, groups, .. }) => Ok((user, groups)),
         Ok(Answer { verdict: Verdict::Wrong, .. }) => Err(wrong()),
         Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words).because(Reason::Right)),
         Ok(Answer { verdict: Verdict::Limited, words, retry_after, .. }) => {
@@ -90,7 +112,16 @@ pub(super) async fn log_in(
             refused.headers.push(("retry-after", retry_after.to_string()));
             Err(refused)
         }
-        Ok(Answer { verdict: Verdict::Unknown | Verdict::Denied, words, .. }) => Err(unknown(words)),
-        Err(why) => Err(unknown(why)),
+        Ok(Answer {
+            verdict: Verdict::Unknown | Verdict::Unanswerable | Verdict::Busy | Verdict::Denied,
+            words,
+            ..
+        }) => unknown(words),
+        Err(why) => unknown(why),
     }
+}
+
+/// The name is not told: many a password was typed where the name belongs. PAM's own lines have it, if it is one.
+fn wrong() -> Refused {
+    refuse(401, "the user or the password is wrong").because(Reason::Password)
 }

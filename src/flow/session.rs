@@ -46,7 +46,7 @@ pub(super) async fn open_console(
     let key = upgrade::check(asked)?;
     let wish = Wish::of_query(&asked.query)?;
     let client = request::client(&asked.query)?.map(str::to_owned);
-    let person = identify(&guest, &route, asked, &peer.to_string()).await?;
+    let person = identify(&guest, &route, asked, peer).await?;
     let (way, mode) = choose(&guest, &route, endpoint, &person, client.as_deref())?;
     let is_bridged = mode == Mode::View || (way.console == Console::Spice && guest.spice.is_bridged(&route));
     let reached = if is_bridged { Reached::Bridged } else { way.reached() };

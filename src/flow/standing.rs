@@ -73,7 +73,11 @@ async fn look(guest: &Guest, at_once: bool) {
     let route = match guest.route() {
         Ok(Some(route)) => route,
         Ok(None) => return,
-        Err(why) => return audit::fault(guest, &why.context("nobody's rights can be looked at")),
+        Err(why) => {
+            audit::fault(guest, &why.context("rights are looked at by what the guest's route said last"));
+            let Some(route) = guest.last_route() else { return };
+            route
+        }
     };
     let look = Look { at_once, found: RefCell::default() };
     // A user whom nobody can say anything about, for instance because a PAM module hangs, keeps no other's right alive.
@@ -85,12 +89,15 @@ async fn look(guest: &Guest, at_once: bool) {
     join_all(each).await;
 }
 
-/// One look: each user is asked about once.
+/// A user, and the address that they came from.
+type Comer = (String, String);
+
+/// One look: each user is asked about once for each address that they came from.
 #[derive(Default)]
 pub(super) struct Look {
     /// What was found out earlier does not count any more.
     at_once: bool,
-    found: RefCell<HashMap<String, Rc<OnceCell<Found>>>>,
+    found: RefCell<HashMap<Comer, Rc<OnceCell<Found>>>>,
 }
 
 /// Why an open console has to end.
@@ -200,8 +207,9 @@ async fn still(guest: &Guest, user: &str, known: &Standing, look: &Look) -> Resu
     if age < FRESH && !look.at_once {
         return Ok(known.clone());
     }
-    let found = look.found.borrow_mut().entry(user.to_owned()).or_default().clone();
-    match found.get_or_init(|| find_out(guest, user)).await.clone() {
+    let who = (user.to_owned(), known.from.clone());
+    let found = look.found.borrow_mut().entry(who).or_default().clone();
+    match found.get_or_init(|| find_out(guest, user, &known.from)).await.clone() {
         Found::Standing(standing) => Ok(standing),
         Found::Barred(why) => Err(Stale::Barred(why)),
         Found::Unknown(why) if age >= GRACE => Err(Stale::Unknown(why)),
@@ -209,9 +217,12 @@ async fn still(guest: &Guest, user: &str, known: &Standing, look: &Look) -> Resu
     }
 }
 
-async fn find_out(guest: &Guest, user: &str) -> Found {
-    match guest.ask_auth(user, Question::Still).await {
-        Ok(Answer { verdict: Verdict::Right, groups, .. }) => Found::Standing(Standing { groups, checked: now() }),
+async fn find_out(guest: &Guest, user: &str, from: &str) -> Found {
+    let from = from.to_owned();
+    match guest.ask_auth(user, Question::Still { from: from.clone() }).await {
+        Ok(Answer { verdict: Verdict::Right, groups, .. }) => {
+            Found::Standing(Standing { groups, checked: now(), from })
+        }
         Ok(Answer { verdict: Verdict::Barred, words, .. }) if words.is_empty() => {
             Found::Barred("the right to enter was taken away".to_owned())
         }

@@ -1,7 +1,7 @@
 //! `console-proxy-auth`: asks PAM about one user, for the guest's proxy that connected. Root, a process per question,
 //! and one more below it that asks PAM: modules may hang, print, crash or end it.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ use crate::edges::caller::{self, Caller, Known};
 use crate::edges::pam::{self, Check, No};
 use crate::edges::paths::Paths;
 use crate::edges::users::{self, User};
-use crate::edges::{failures, journal, sssd};
+use crate::edges::{failures, files, journal, sssd};
 use crate::rules::auth::{
     Answer, LONGEST_ANSWER, LONGEST_REQUEST, Question, Request, VERSION, Verdict, is_password, is_user,
 };
@@ -25,6 +25,8 @@ use crate::rules::failures::Try;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// PAM must have answered by then: before `RuntimeMaxSec=` of the unit, so that somebody is told.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
+/// The most questions of one guest's proxy that are answered at a time: 16 passwords, and looks at who is there.
+const MOST_OF_ONE: usize = 32;
 /// What the process below is told to be.
 const CHECK: &str = "--check";
 
@@ -54,19 +56,38 @@ fn take_connection() -> Result<UnixStream> {
 }
 
 fn serve(mut stream: UnixStream) -> Result<()> {
-    let answer = match identify(&mut stream) {
-        Ok(Some(request)) => answer(&Paths::from_environment(), &request),
-        Ok(None) => return Ok(()),
-        Err(words) => {
-            tracing::warn!("refused a caller: {words}");
-            Answer::no(Verdict::Denied, words)
-        }
+    let paths = Paths::from_environment();
+    let uid = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
+    let answer = match slot(&paths, uid)? {
+        Some(_slot) => match identify(&mut stream) {
+            Ok(Some(request)) => answer(&paths, &request),
+            Ok(None) => return Ok(()),
+            Err(words) => {
+                tracing::warn!("refused a caller: {words}");
+                Answer::no(Verdict::Denied, words)
+            }
+        },
+        None => Answer::no(Verdict::Busy, "too many questions of this guest are being answered"),
     };
     if let Err(why) = write_line(&mut stream, &serde_json::to_vec(&answer)?) {
         // A client that does not wait for its answer takes its proxy's question along: no fault of this host's.
         tracing::debug!("{why:#}");
     }
     Ok(())
+}
+
+/// A place among those of a caller's user, which each guest's proxy has of its own; `None` where all are taken. One proxy
+/// that asks, or only connects, without end leaves the rest of the unit's connections to the others.
+fn slot(paths: &Paths, uid: u32) -> Result<Option<files::Lock>> {
+    for place in 0..MOST_OF_ONE {
+        let path = paths.auth_slots().join(format!("{uid}.{place}"));
+        match files::lock(&path, Duration::ZERO) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(why) if why.kind() == ErrorKind::TimedOut => {}
+            Err(why) => return Err(why).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+    Ok(None)
 }
 
 /// Who calls, and what they ask; `None` where they ask nothing.
@@ -114,7 +135,7 @@ fn answer(paths: &Paths, request: &Request) -> Answer {
     let answer = ask_below(request);
     let counted = match answer.verdict {
         Verdict::Right => failures::succeed(paths, &a_try),
-        Verdict::Wrong => Ok(()),
+        Verdict::Wrong | Verdict::Unanswerable => Ok(()),
         _ => failures::take_back(paths, &a_try),
     };
     if let Err(why) = counted {
@@ -201,7 +222,7 @@ fn check(mut stream: UnixStream) -> Result<()> {
     let request = read_request(&mut stream).map_err(anyhow::Error::msg)?.context("nothing was asked")?;
     let answer = match &request.question {
         Question::Password { password, from } => password_of(&request.user, password, from),
-        Question::Still => still(&request.user),
+        Question::Still { from } => still(&request.user, from),
     };
     write_line(&mut stream, &serde_json::to_vec(&answer)?)
 }
@@ -250,22 +271,39 @@ fn is_silent(name: &str, known: bool, password: &str) -> bool {
 }
 
 /// Whether somebody who came in earlier would still be let in, short of the password.
-fn still(name: &str) -> Answer {
+fn still(name: &str, from: &str) -> Answer {
     match users::user(name) {
         Ok(Some(user)) if user.uid == 0 => return root(),
         Ok(Some(_)) => {}
-        Ok(None) if sssd::is_online() == Some(false) => return silent("SSSD says so"),
-        Ok(None) => return gone(),
+        Ok(None) => return gone_or_silent(name),
         Err(why) => return silent(&why.to_string()),
     }
+    if !pam::has(pam::STILL) {
+        tracing::error!("PAM has no service {}: install the package again", pam::STILL);
+        return unknown(format!("PAM has no service {}", pam::STILL));
+    }
     // This comes first: it makes SSSD look again which groups they are in.
-    if let Err(no) = Check::begin(pam::SERVICE, name, "", "").and_then(|mut check| check.account()) {
+    if let Err(no) = Check::begin(pam::STILL, name, "", from).and_then(|mut check| check.account()) {
         return refusal(no);
     }
     match users::user(name) {
         Ok(Some(user)) => right(&user),
-        Ok(None) => gone(),
+        Ok(None) => gone_or_silent(name),
         Err(why) => silent(&why.to_string()),
+    }
+}
+
+/// Of a user who was there and is not. A directory that does not answer, such as an SSSD that is being restarted, may
+/// look like one that has no such user.
+fn gone_or_silent(name: &str) -> Answer {
+    let is_silent = || {
+        let asked = Check::begin(pam::REACH, name, "", "").and_then(|mut check| check.authenticate());
+        matches!(asked, Err(No::Unknown(_)))
+    };
+    if sssd::is_online().map_or_else(is_silent, |online| !online) {
+        silent("nobody says whether the user is gone")
+    } else {
+        gone()
     }
 }
 
@@ -286,7 +324,7 @@ fn refusal(no: No) -> Answer {
         No::Barred(words) => Answer::no(Verdict::Barred, words),
         No::Unanswerable => {
             tracing::warn!("a PAM module asks for something that a login here cannot answer");
-            unknown("this host asks for something that a login here cannot answer")
+            Answer::no(Verdict::Unanswerable, "this host asks for something that a login here cannot answer")
         }
         No::Unknown(code) => {
             tracing::error!("PAM cannot say ({code}): see what its modules wrote to the journal before this");

@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::{sync, ticket};
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
+use crate::edges::revoked::Watched;
 use crate::edges::{claims, files, host, issuers, keys, nft, ports, ssh, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
@@ -36,7 +37,8 @@ const SSHD_SNIPPET: &str = "/usr/share/console-proxy/sshd.conf";
 /// Whose members may connect to front sockets.
 const FRONT_GROUP: &str = "console-proxy-front";
 /// Who may log in by a password, as PAM reads it.
-const PAM_SERVICES: [&str; 2] = ["/etc/pam.d/console-proxy", "/etc/pam.d/console-proxy-reach"];
+const PAM_SERVICES: [&str; 3] =
+    ["/etc/pam.d/console-proxy", "/etc/pam.d/console-proxy-still", "/etc/pam.d/console-proxy-reach"];
 /// libvirt's folder of hooks, and the file in it.
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/console-proxy";
 const HOOK_BINARY: &str = "/usr/sbin/console-proxy-hook";
@@ -64,6 +66,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
     pam(paths, &mut findings);
+    revoked(paths, &mut findings);
     page(paths, &config, &mut findings);
     by_ssh(paths, &mut findings);
     front(paths, &config, &mut findings);
@@ -136,8 +139,22 @@ fn configuration(paths: &Paths, findings: &mut Vec<Finding>) -> Config {
 /// Without a file of ours PAM takes what `other` says, which may let everybody or nobody in.
 fn pam(paths: &Paths, findings: &mut Vec<Finding>) {
     for service in PAM_SERVICES.iter().filter(|service| !paths.below_root(service).exists()) {
-        let what = format!("{service} is not there: whose password is taken is left to PAM's `other`");
+        let what = format!("{service} is not there: PAM is asked who may log in, and who may stay");
         findings.push(Fault(what, "install the package again (dpkg: --force-confmiss)".to_owned()));
+    }
+}
+
+/// A proxy that starts while nobody can say what was revoked lets nobody in.
+fn revoked(paths: &Paths, findings: &mut Vec<Finding>) {
+    if Watched::new(paths).refresh().is_none() {
+        let file = paths.revoked();
+        findings.push(Fault(
+            format!("{} cannot be read: proxies that start now let nobody in", file.display()),
+            format!(
+                "put an older one in its place; or remove it, and revoke again what matters (`rm {}`)",
+                file.display()
+            ),
+        ));
     }
 }
 

@@ -114,7 +114,7 @@ fn cells_of(row: &Row) -> [String; 8] {
     ]
 }
 
-fn rows_of(paths: &Paths, config: &Config, orders: &Orders, route: &Route) -> Vec<Row> {
+fn rows_of(paths: &Paths, config: &Config, orders: Option<&Orders>, route: &Route) -> Vec<Row> {
     let live = connected(paths, &route.uuid);
     let row = |person: &str, how: &str| Row {
         guest: route.name.clone(),
@@ -131,7 +131,8 @@ fn rows_of(paths: &Paths, config: &Config, orders: &Orders, route: &Route) -> Ve
     for (id, session) in Store::new(&paths.guest_state(&route.uuid)).all() {
         let own: Vec<_> = live.iter().filter(|shown| shown.session.as_deref() == Some(id.as_str())).collect();
         let alive = session.is_alive(now(), config.access.session_idle.as_secs(), !own.is_empty());
-        if !alive || orders.ended(&route.uuid, &Subject::of_session(id.as_str(), &session)).is_some() {
+        let subject = Subject::of_session(id.as_str(), &session);
+        if !alive || orders.is_some_and(|orders| orders.ended(&route.uuid, &subject).is_some()) {
             continue;
         }
         let mut row = row(&session.sub, &session.how());

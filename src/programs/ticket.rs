@@ -17,7 +17,7 @@ use crate::edges::{files, host, keys, publish, tls};
 use crate::rules::config::{Config, parse_span};
 use crate::rules::guest::printable;
 use crate::rules::route::Route;
-use crate::rules::ticket::{AUDIENCE, Claims, LONGEST_LIFE, Mode, Pattern, sign};
+use crate::rules::ticket::{AUDIENCE, Claims, HOST, LONGEST_LIFE, Mode, Pattern, sign};
 
 /// What a ticket is to allow.
 #[derive(clap::Args, Debug)]
@@ -153,7 +153,7 @@ pub fn issue(paths: &Paths, route: &Route, order: &Order<'_>) -> Result<String> 
     SystemRandom::new().fill(&mut name).map_err(|_| anyhow::anyhow!("there are no random numbers"))?;
     let now = now();
     let claims = Claims {
-        iss: "host".to_owned(),
+        iss: HOST.to_owned(),
         aud: AUDIENCE.to_owned(),
         sub: order.person.to_owned(),
         guest: route.uuid.clone(),

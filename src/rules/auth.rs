@@ -43,7 +43,10 @@ pub enum Question {
         from: String,
     },
     /// Whether they still are a user of this host, and in which groups.
-    Still,
+    Still {
+        /// The address that they logged in from, for PAM's rules about networks; empty where there is none.
+        from: String,
+    },
 }
 
 /// Neither a password nor its length is ever printed.
@@ -98,6 +101,11 @@ pub enum Verdict {
     Limited,
     /// It cannot be found out now: nothing is known of the password.
     Unknown,
+    /// A PAM module asks for more than a password: nobody can log in here like that. The try counts as a failure, since
+    /// modules that ask after a right password alone would tell which it was.
+    Unanswerable,
+    /// Too many questions of the caller are being answered: this one has not been looked at, and may be asked again.
+    Busy,
     /// The caller is no guest's proxy, or the request is malformed.
     Denied,
 }

@@ -21,13 +21,14 @@ impl Forwarded {
     /// From the values of all `X-Forwarded-For` and all `X-Forwarded-Proto` headers, in their order.
     ///
     /// Each proxy of a chain adds the address that connected to it at the end, and whatever stands before
-    /// that may have come from the browser. One proxy is trusted, so the last address counts.
+    /// that may have come from the browser, bytes that are no text included. One proxy is trusted, so the last
+    /// address counts.
     pub fn read<'h>(
-        addresses: impl Iterator<Item = &'h str>,
+        addresses: impl Iterator<Item = &'h [u8]>,
         mut schemes: impl Iterator<Item = &'h str>,
     ) -> Result<Self, BadRequest> {
-        let last = addresses.last().and_then(|header| header.rsplit(',').next());
-        let from = last.and_then(|address| address.trim().parse().ok());
+        let last = addresses.last().and_then(|header| header.rsplit(|byte| *byte == b',').next());
+        let from = last.and_then(|address| str::from_utf8(address).ok()?.trim().parse().ok());
         let scheme = match (schemes.next(), schemes.next()) {
             (None, _) => None,
             (Some("https"), None) => Some("https"),
@@ -61,9 +62,21 @@ mod tests {
             (vec![""], None),
             (vec![], None),
         ] {
-            let read = Forwarded::read(headers.clone().into_iter(), std::iter::empty()).unwrap();
+            let addresses = headers.iter().map(|header| header.as_bytes());
+            let read = Forwarded::read(addresses, std::iter::empty()).unwrap();
             assert_eq!(read.from, from.map(|from| from.parse().unwrap()), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_hides_no_address_behind_it() {
+        let behind: &[&[u8]] = &[b"\xff, 192.0.2.7"];
+        let in_another: &[&[u8]] = &[b"\xff", b"\xfe\xff,192.0.2.7"];
+        for headers in [behind, in_another] {
+            let read = Forwarded::read(headers.iter().copied(), std::iter::empty()).unwrap();
+            assert_eq!(read.from, Some([192, 0, 2, 7].into()), "{headers:?}");
+        }
+        assert_eq!(Forwarded::read([&b"192.0.2.7, \xff"[..]].into_iter(), std::iter::empty()).unwrap().from, None);
     }
 
     #[test]

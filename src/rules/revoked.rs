@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::Uuid;
 use super::session::Session;
-use super::ticket::Claims;
+use super::ticket::{Claims, HOST, LEEWAY};
 
 /// The most orders that are kept.
 pub const MOST: usize = 4096;
@@ -56,7 +56,7 @@ pub struct Subject<'a> {
     pub ticket: Option<(&'a str, &'a str)>,
     /// The session's name, where it is or belongs to one.
     pub session: Option<&'a str>,
-    /// When it began, milliseconds since 1970. Of a ticket: when the second began in which it was made, so that one
+    /// When it began, milliseconds since 1970. Of a ticket: when it may have been made at the earliest, so that one
     /// of the same second counts as earlier.
     pub began: u64,
     /// Whether it is a ticket by itself: that one can be revoked, not kicked out.
@@ -68,7 +68,10 @@ impl<'a> Subject<'a> {
     #[must_use]
     pub fn of_ticket(claims: &'a Claims) -> Self {
         let ticket = Some((claims.iss.as_str(), claims.jti.as_str()));
-        Self { person: &claims.sub, ticket, session: None, began: claims.iat.saturating_mul(1000), is_ticket: true }
+        // Another issuer's clock may be ahead of this host's, by as much as a ticket is taken with.
+        let ahead = if claims.iss == HOST { 0 } else { LEEWAY };
+        let began = claims.iat.saturating_sub(ahead).saturating_mul(1000);
+        Self { person: &claims.sub, ticket, session: None, began, is_ticket: true }
     }
 
     /// A session, by its name.
@@ -175,6 +178,24 @@ mod tests {
         assert!(!ends(ann(), 999, &SESSION) && !ends(ann(), 1000, &Subject { person: "bob", ..SESSION }));
         assert!(ends(ann(), 1700, &TICKET), "made in the same second, perhaps before");
         assert!(!ends(ann(), 1700, &Subject { began: 2000, ..TICKET }));
+    }
+
+    #[test]
+    fn a_ticket_of_an_issuer_whose_clock_is_ahead_was_not_made_after_the_order() {
+        let claims = |iss: &str| Claims {
+            iss: iss.into(),
+            aud: String::new(),
+            sub: "ann".into(),
+            guest: guest(1),
+            consoles: Vec::new(),
+            mode: crate::rules::ticket::Mode::View,
+            iat: 1005,
+            nbf: 1005,
+            exp: 1065,
+            jti: "j1".into(),
+        };
+        let revoked = |iss| ends(Whose::Person("ann".into()), 1_000_500, &Subject::of_ticket(&claims(iss)));
+        assert!(revoked("panel") && !revoked("host"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ticket::{Claims, Mode, Pattern};
+use super::ticket::{Claims, LEEWAY, LONGEST_LIFE, Mode, Pattern};
 
 /// The most sessions that are kept for one guest.
 pub const MOST: usize = 256;
@@ -43,12 +43,15 @@ pub enum Bought {
 }
 
 /// What is known of a user of this host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The groups that they are in.
     pub groups: Vec<String>,
     /// When that was found out.
     pub checked: u64,
+    /// The address that they logged in from; empty where there is none.
+    #[serde(default)]
+    pub from: String,
 }
 
 impl Session {
@@ -66,8 +69,8 @@ impl Session {
 
     /// The session that a user's password buys, likewise.
     #[must_use]
-    pub fn by_password(user: String, groups: Vec<String>, now: u64, life: u64) -> Self {
-        Self::begun(user, Bought::Password(Standing { groups, checked: now / 1000 }), now, life)
+    pub fn by_password(user: String, standing: Standing, now: u64, life: u64) -> Self {
+        Self::begun(user, Bought::Password(standing), now, life)
     }
 
     fn begun(sub: String, bought: Bought, now: u64, life: u64) -> Self {
@@ -79,6 +82,26 @@ impl Session {
     #[must_use]
     pub fn is_alive(&self, now: u64, idle: u64, in_use: bool) -> bool {
         now < self.ends && (in_use || now < self.last_used.saturating_add(idle))
+    }
+
+    /// As it is kept after a log-out.
+    #[must_use]
+    pub fn logged_out(self) -> Self {
+        Self { ends: 0, ..self }
+    }
+
+    /// Whether somebody logged out of it.
+    #[must_use]
+    pub fn is_logged_out(&self) -> bool {
+        self.ends == 0
+    }
+
+    /// Whether it is over and the ticket that bought it may still count, at `now` (milliseconds).
+    #[must_use]
+    pub fn keeps_its_ticket_spent(&self, now: u64) -> bool {
+        // A ticket that buys now was made by a clock that may be ahead, and counts a little longer than it says.
+        let longest = (LONGEST_LIFE + 2 * LEEWAY) * 1000;
+        self.is_logged_out() && self.ticket().is_some() && now < self.began.saturating_add(longest)
     }
 
     /// How its person showed who they are, for people.
@@ -103,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_session_ends_by_its_age_and_by_disuse_and_not_by_disuse_while_in_use() {
-        let session = Session { last_used: 100, ..Session::by_password("ann".into(), Vec::new(), 0, 1000) };
+        let session = Session { last_used: 100, ..Session::by_password("ann".into(), Standing::default(), 0, 1000) };
         assert!(session.is_alive(399, 300, false));
         assert!(!session.is_alive(400, 300, false));
         assert!(session.is_alive(999, 300, true));

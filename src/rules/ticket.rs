@@ -18,6 +18,8 @@ pub const LONGEST: usize = 4096;
 pub const LONGEST_LIFE: u64 = 300;
 /// How far clocks may differ, in seconds.
 pub const LEEWAY: u64 = 5;
+/// The issuer of this host's own tickets.
+pub const HOST: &str = "host";
 /// The most keys of one issuer.
 const MOST_KEYS: usize = 8;
 /// The `aud` of every ticket.

@@ -83,9 +83,12 @@ fn without_a_forwarded_scheme_no_page_gets_in_and_a_program_with_a_ticket_does()
 #[test]
 fn the_client_is_the_last_forwarded_address_in_the_log() {
     let fronted = Fronted::new();
-    for (forwarded, shown) in
-        [("10.9.9.9, 192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:db8::7"), ("root", "a unix socket")]
-    {
+    for (forwarded, shown) in [
+        ("10.9.9.9, 192.0.2.7", "192.0.2.7"),
+        ("\u{ff}, 192.0.2.8", "192.0.2.8"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("root", "a unix socket"),
+    ] {
         let mut ws = fronted.open(&fronted.with_ticket(), &[HOST, HTTPS, ("X-Forwarded-For", forwarded)]).unwrap();
         ws.echoes("hello");
         fronted.proxy.until_logged(&format!("opened serial/0 of g1 from {shown}: ann "));

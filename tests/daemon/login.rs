@@ -15,6 +15,9 @@ use crate::backends::Backend;
 use crate::client::Answer as Reply;
 use crate::host::{GUEST, Host, Proxy, until};
 
+/// What is answered about user `slow` comes after so long.
+const SLOW: Duration = Duration::from_secs(2);
+
 /// A user's groups, or what is answered about them whatever is asked.
 type User = Result<Vec<&'static str>, Verdict>;
 
@@ -38,13 +41,18 @@ impl Users {
                     BufReader::new(&stream).read_line(&mut line).unwrap();
                     let request: Request = serde_json::from_str(&line).unwrap();
                     assert_eq!(request.guest.as_str(), GUEST);
-                    if let Some(answer) = users.answer(&request) {
+                    let answer = users.answer(&request);
+                    // A wrong password takes PAM its time.
+                    if request.user == "slow" {
+                        std::thread::sleep(SLOW);
+                    }
+                    if let Some(answer) = answer {
                         let mut text = serde_json::to_vec(&answer).unwrap();
                         text.push(b'\n');
                         stream.write_all(&text).unwrap();
                     }
                     // A module that hangs: neither an answer nor an end.
-                    if request.user == "hung" && request.question == Question::Still {
+                    if request.user == "hung" && matches!(request.question, Question::Still { .. }) {
                         std::thread::sleep(Duration::from_secs(60));
                     }
                 });
@@ -71,11 +79,11 @@ impl Users {
         let known = users.get(request.user.as_str());
         let (what, is_right) = match &request.question {
             Question::Password { password, from } => (format!("password from {from}"), password == "right"),
-            Question::Still => ("still".to_owned(), true),
+            Question::Still { from } => (format!("still {from}"), true),
         };
         self.1.lock().unwrap().push(format!("{}: {what}", request.user));
         Some(match known {
-            _ if request.user == "hung" && request.question == Question::Still => return None,
+            _ if request.user == "hung" && matches!(request.question, Question::Still { .. }) => return None,
             Some(Err(Verdict::Denied)) => return None,
             Some(Err(verdict)) => Answer { retry_after: 7, ..Answer::no(*verdict, "for a reason") },
             Some(Ok(groups)) if is_right => Answer {
@@ -187,6 +195,30 @@ fn a_refused_password_is_told_without_what_was_typed_for_the_name() {
     let log = proxy.log();
     assert_eq!(log.matches("event=\"refused\"").count(), 6, "{log}");
     assert!(!log.contains("hunter2") && !log.contains("192.0.2.9") && !log.contains("wrong\","), "{log}");
+}
+
+#[test]
+fn who_hangs_up_while_a_password_is_checked_is_told_of_and_starts_no_more_checks_than_others() {
+    let (proxy, users) = proxy_with(MINE);
+    let began = Instant::now();
+    for _ in 0..6 {
+        let mut client = proxy.client();
+        let request = client.request(
+            "POST",
+            "/api/session",
+            &[],
+            &[("Host", "localhost"), ("Authorization", &basic("slow", "wrong"))],
+        );
+        client.send(request.as_bytes());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(began.elapsed() < SLOW, "nobody was answered yet");
+    assert_eq!(users.asked().len(), 2, "two of an address at a time, whether they still wait or not");
+    until("both to be told of", || proxy.log().matches("refused 127.0.0.1: password: ").count() == 2);
+    users.set("slow", &["libvirt"]);
+    assert_eq!(log_in(&proxy, "slow", "right").status, 204, "their turns are free again");
+    assert_eq!(users.asked().len(), 3, "who hung up before it was their turn has tried nothing");
+    assert_eq!(proxy.log().matches("event=\"refused\"").count(), 2);
 }
 
 #[test]
@@ -321,6 +353,8 @@ fn a_group_that_is_lost_ends_open_consoles_and_the_session() {
         assert_eq!(ws.closed(), (4403, "the right to vnc was taken away".to_owned()));
     }
     kept.echoes("not mine");
+    let asked = users.asked();
+    assert!(asked.contains(&"ann: still 127.0.0.1".to_owned()), "rules about networks can be asked: {asked:?}");
     assert_eq!(proxy.refusal("/vnc", &headers(&ann)).status, 403);
     assert_eq!(proxy.ask("GET", "/api/guest", &headers(&ann)).status, 403);
     assert_eq!(proxy.ask("POST", "/api/logout", &headers(&ann)).status, 204, "out of it anybody may");

@@ -1,8 +1,12 @@
 //! Passwords of this host's users, with real PAM: who enters, who does not, and modules that do odd things.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -190,7 +194,7 @@ fn a_module_that_prints_crashes_ends_or_asks_for_more_is_nobodys_wrong_password(
     let guest = Guest::define("odd").with_vnc().blank().started();
     let port = guest.port();
     let (_ann, _odd) = (person("e2e-ann", "secret"), person("e2e-odd", "secret"));
-    for does in ["crash", "exit", "ask", "login"] {
+    for does in ["crash", "exit"] {
         let _module = with_odd_module(does);
         // More often than wrong passwords may be: nothing is counted.
         for _ in 0..12 {
@@ -198,6 +202,17 @@ fn a_module_that_prints_crashes_ends_or_asks_for_more_is_nobodys_wrong_password(
             assert!(status == 503 && words.contains("cannot be checked now"), "{does}: {status} {words}");
         }
         assert_eq!(log_in(port, "e2e-ann", "secret").0, 204, "{does}");
+    }
+    for does in ["ask", "login"] {
+        let _module = with_odd_module(does);
+        // Some modules ask after a right password alone: who counted such tries as none would help to guess it.
+        for _ in 0..10 {
+            let (status, _, words) = log_in(port, "e2e-odd", "secret");
+            assert!(status == 503 && words.contains("cannot be checked now"), "{does}: {status} {words}");
+        }
+        assert_eq!(log_in(port, "e2e-odd", "secret").0, 429, "{does}");
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204, "{does}");
+        forget();
     }
     let _module = with_odd_module("print");
     assert_eq!(log_in(port, "e2e-odd", "wrong").0, 401, "what a module prints is no answer");
@@ -211,9 +226,9 @@ fn wrong_passwords_block_their_address_for_that_user_over_all_guests_and_the_pro
         (Guest::define("guessed").with_vnc().blank().started(), Guest::define("guessed2").with_vnc().blank().started());
     let (port, other) = (guest.port(), second.port());
     let (_ann, _bob) = (person("e2e-ann", "secret"), person("e2e-bob", "secret"));
-    // Five at once, twice: each waits for PAM.
-    for _ in 0..2 {
-        let tries: Vec<_> = (0..5).map(|_| thread::spawn(move || log_in(port, "e2e-ann", "wrong").0)).collect();
+    // Five at once at each: each waits for PAM. At one guest alone half of the limit can be used up.
+    for at in [port, other] {
+        let tries: Vec<_> = (0..5).map(|_| thread::spawn(move || log_in(at, "e2e-ann", "wrong").0)).collect();
         for one in tries {
             assert_eq!(one.join().unwrap(), 401);
         }
@@ -262,6 +277,93 @@ fn a_flood_of_wrong_passwords_over_several_guests_ports_is_not_looked_at_and_kee
         line.map_or(0, |line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap())
     };
     assert_eq!((of(" 401"), of(" 401") + of(" 429")), (10, 600), "{counts}");
+}
+
+/// `pam_faillock` in the account phase takes whoever passes it for somebody who logged in.
+#[test]
+fn a_look_at_who_is_there_leaves_the_hosts_own_count_of_failures_as_it_is() {
+    const STILL: &str = "/etc/pam.d/console-proxy-still";
+    let guest = Guest::define("tally").with_vnc().with_pty_serial().started();
+    guest.wait_to_boot();
+    let port = guest.port();
+    let _ann = person("e2e-ann", "secret");
+    let _counts = Replaced::by_script(
+        SERVICE,
+        "auth required pam_faillock.so preauth silent deny=9\nauth sufficient pam_unix.so\n\
+         auth [default=die] pam_faillock.so authfail deny=9\n\
+         account required pam_faillock.so\n@include common-account\n",
+    );
+    let cookie = enter(port, "e2e-ann", "secret");
+    let mut serial = open(port, "serial/0", &cookie);
+    for _ in 0..3 {
+        assert_eq!(log_in(port, "e2e-ann", "wrong").0, 401);
+    }
+    let tally = || sh("faillock --user e2e-ann | grep -c ' V$' || true");
+    assert_eq!(tally(), "3");
+    // Has it look at once.
+    sh("console-proxy publish tally");
+    serial.command("echo $((6 * 7)) is right", "42 is right");
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(tally(), "3", "nobody logged in");
+    // What would become of it by a service that counts.
+    let rules = fs::read_to_string(STILL).unwrap();
+    let _counts_looks = Replaced::by_script(STILL, &format!("account required pam_faillock.so\n{rules}"));
+    sh("console-proxy publish tally");
+    wait_until("a look at the count", SOON, || tally() == "0");
+    forget();
+}
+
+/// One that was taken over connects without end and says nothing.
+#[test]
+fn a_proxy_that_holds_all_connections_that_it_can_get_keeps_nobody_elsewhere_from_logging_in() {
+    let (taken, guest) =
+        (Guest::define("greedy").with_vnc().blank().started(), Guest::define("modest").with_vnc().blank().started());
+    let port = guest.port();
+    let _ann = person("e2e-ann", "secret");
+    assert_eq!(log_in(taken.port(), "e2e-ann", "wrong").0, 401, "its proxy runs");
+    sh("install -m 755 /root/e2e /tmp/e2e-greedy");
+    let group = property(&taken.service(), "ControlGroup");
+    let pid = property(&taken.service(), "MainPID");
+    // A process beside the proxy's own, of its user.
+    let mut greedy = Command::new("bash")
+        .args([
+            "-c",
+            &format!(
+                "echo $$ >'/sys/fs/cgroup{group}/cgroup.procs'; cd /tmp
+             exec setpriv --reuid $(stat -c %u /proc/{pid}) --regid $(stat -c %g /proc/{pid}) --clear-groups \
+                /tmp/e2e-greedy --ignored --exact auth::in_a_proxys_place_connects_without_end"
+            ),
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let held = || property("console-proxy-auth.socket", "NConnections").parse::<u32>().unwrap();
+    wait_until("it to hold its share", SOON, || held() >= 32);
+    for _ in 0..10 {
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+    }
+    assert_eq!(greedy.try_wait().unwrap(), None, "it still connects");
+    assert!(greedy.wait().unwrap().success());
+    wait_until("all to be free again", SOON, || held() == 0);
+    sh("rm /tmp/e2e-greedy");
+    forget();
+}
+
+#[test]
+#[ignore = "run by the test before it, in a proxy's place"]
+fn in_a_proxys_place_connects_without_end() {
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut held = VecDeque::new();
+    while Instant::now() < until {
+        match UnixStream::connect("/run/console-proxy/auth/socket") {
+            Ok(stream) => held.push_back(stream),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+        if held.len() > 800 {
+            held.pop_front();
+        }
+    }
+    assert!(held.len() > 32, "{} connections", held.len());
 }
 
 #[test]
