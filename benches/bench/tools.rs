@@ -428,7 +428,7 @@ fn hand_over(stream: &mut UnixStream, route: &Route) -> Result<()> {
     let request =
         broker_server::read_request(stream, Duration::from_secs(5)).map_err(|why| anyhow::anyhow!("{why:?}"))?;
     let Some(request) = request else { return Ok(()) };
-    let way = route.way(request.console).context("no such console")?;
+    let way = request.console.and_then(|console| route.way(console)).context("no such console")?;
     let connected: OwnedFd = match way.raw.as_ref().or(way.websocket.as_ref()).context("no backend")? {
         RouteBackend::Tcp(address, port) => std::net::TcpStream::connect((*address, *port))?.into(),
         RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),

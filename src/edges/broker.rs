@@ -34,7 +34,7 @@ pub async fn open(
     backend: &Backend,
     patience: Duration,
 ) -> Result<(OwnedFd, Lease), Refusal> {
-    let request = Request { version: VERSION, guest: guest.clone(), console, part };
+    let request = Request { version: VERSION, guest: guest.clone(), console: Some(console), part };
     let (broker, _, descriptors) = ask(socket, &request, patience).await?;
     let descriptor = first(descriptors)?;
     send_at_once(backend, &descriptor).map_err(failed)?;
@@ -44,7 +44,7 @@ pub async fn open(
 
 /// Asks the broker for a new file for a recording of a console.
 pub async fn recording(socket: &Path, guest: &Uuid, console: Console, patience: Duration) -> Result<File, Refusal> {
-    let request = Request { version: VERSION, guest: guest.clone(), console, part: Part::Recording };
+    let request = Request { version: VERSION, guest: guest.clone(), console: Some(console), part: Part::Recording };
     let (_, _, descriptors) = ask(socket, &request, patience).await?;
     Ok(first(descriptors)?.into())
 }
@@ -56,12 +56,19 @@ pub async fn open_log(
     console: Console,
     patience: Duration,
 ) -> Result<Vec<Numbered>, Refusal> {
-    let request = Request { version: VERSION, guest: guest.clone(), console, part: Part::Log };
+    let request = Request { version: VERSION, guest: guest.clone(), console: Some(console), part: Part::Log };
     let (_, answer, descriptors) = ask(socket, &request, patience).await?;
     if answer.files.is_empty() || answer.files.len() != descriptors.len() {
         return Err(Refusal::new(Kind::Refused, "the console broker did not send the log's files"));
     }
     Ok(answer.files.into_iter().zip(descriptors).collect())
+}
+
+/// Asks the broker for a connection to the program that answers one question about a user.
+pub async fn login(socket: &Path, guest: &Uuid, patience: Duration) -> Result<OwnedFd, Refusal> {
+    let request = Request { version: VERSION, guest: guest.clone(), console: None, part: Part::Login };
+    let (_, _, descriptors) = ask(socket, &request, patience).await?;
+    first(descriptors)
 }
 
 fn first(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, Refusal> {

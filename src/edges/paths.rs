@@ -188,12 +188,6 @@ impl Paths {
         self.run().join("failures/counts")
     }
 
-    /// Places of guests' proxies at the auth unit.
-    #[must_use]
-    pub fn auth_slots(&self) -> PathBuf {
-        self.run().join("auth-slots")
-    }
-
     /// The drop-in with a guest's port.
     #[must_use]
     pub fn drop_in(&self, uuid: &Uuid) -> PathBuf {

@@ -24,7 +24,7 @@ use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
 use crate::edges::web::Shelf;
 use crate::edges::{auth, broker, files, issuers, line, logs, recordings, revoked, tls};
-use crate::rules::auth::{Answer, Question, Request, VERSION, Verdict};
+use crate::rules::auth::{Answer, Question, Request, VERSION};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
 use crate::rules::guest::{Console, Uuid};
@@ -191,23 +191,33 @@ impl Guest {
     pub(super) async fn ask_auth(&self, user: &str, question: Question) -> Result<Answer, String> {
         let guest = self.route_uuid().ok_or("the guest is not published")?;
         let request = Request { version: VERSION, guest, user: user.to_owned(), question };
-        let socket = self.paths.auth_socket();
         for pause in [100, 300, 900] {
-            let began = Instant::now();
-            match auth::ask(&socket, &request, CHECK).await {
-                Ok(Answer { verdict: Verdict::Busy, .. }) => {}
-                // The auth unit has its most connections: the system manager takes one more and closes it. What is closed
-                // later was being answered, and has been counted.
-                Err(why) if is_turned_away(&why) && began.elapsed() < AT_ONCE => {}
-                answer => return answer.map_err(|why| why.to_string()),
+            match self.ask_auth_once(&request).await {
+                Err(Unanswered::TurnedAway(_)) => tokio::time::sleep(Duration::from_millis(pause)).await,
+                asked => return asked.map_err(Unanswered::words),
             }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        auth::ask(&socket, &request, CHECK).await.map_err(|why| why.to_string())
+        self.ask_auth_once(&request).await.map_err(Unanswered::words)
+    }
+
+    async fn ask_auth_once(&self, request: &Request) -> Result<Answer, Unanswered> {
+        let patience = self.config().proxy.connect_timeout;
+        let connection = broker::login(&self.paths.broker_socket(), &request.guest, patience).await;
+        let connection = connection.map_err(|why| match why.kind {
+            Kind::Busy => Unanswered::TurnedAway(why.words),
+            _ => Unanswered::Failed(why.words),
+        })?;
+        let began = Instant::now();
+        auth::ask(connection, request, CHECK).await.map_err(|why| {
+            // The auth unit has its most connections: the system manager takes one more and closes it. What is closed
+            // later was being answered, and has been counted.
+            let at_once = is_turned_away(&why) && began.elapsed() < AT_ONCE;
+            if at_once { Unanswered::TurnedAway(why.to_string()) } else { Unanswered::Failed(why.to_string()) }
+        })
     }
 
     fn route_uuid(&self) -> Option<Uuid> {
-        self.route().ok().flatten().map(|route| route.uuid)
+        self.route().unwrap_or_else(|_| self.last_route()).map(|route| route.uuid)
     }
 
     /// Judges an Origin by the configuration, and by what the ticket's issuer lists.
@@ -331,6 +341,20 @@ impl Guest {
     }
 }
 
+/// Why there is no answer about a user, in words.
+enum Unanswered {
+    /// For want of a place: nobody has looked at it, and it may be asked again.
+    TurnedAway(String),
+    Failed(String),
+}
+
+impl Unanswered {
+    fn words(self) -> String {
+        let (Self::TurnedAway(words) | Self::Failed(words)) = self;
+        words
+    }
+}
+
 fn is_turned_away(why: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(why.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
@@ -367,7 +391,7 @@ fn backend(way: &Way, part: Part) -> Result<&Backend, Refusal> {
     let backend = match part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
-        Part::Log | Part::Recording => None,
+        Part::Log | Part::Recording | Part::Login => None,
     };
     backend.ok_or_else(|| Refusal::new(Kind::Unknown, format!("{} has no such backend", way.console)))
 }

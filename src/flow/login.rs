@@ -112,11 +112,7 @@ fn judge(answer: Result<Answer, String>) -> Result<(String, Vec<String>), Refuse
             refused.headers.push(("retry-after", retry_after.to_string()));
             Err(refused)
         }
-        Ok(Answer {
-            verdict: Verdict::Unknown | Verdict::Unanswerable | Verdict::Busy | Verdict::Denied,
-            words,
-            ..
-        }) => unknown(words),
+        Ok(Answer { verdict: Verdict::Unknown | Verdict::Unanswerable | Verdict::Denied, words, .. }) => unknown(words),
         Err(why) => unknown(why),
     }
 }

@@ -1,7 +1,7 @@
-//! `console-proxy-auth`: asks PAM about one user, for the guest's proxy that connected. Root, a process per question,
+//! `console-proxy-auth`: asks PAM about one user, for the guest's proxy that the broker gave the connection to. Root, a process per question,
 //! and one more below it that asks PAM: modules may hang, print, crash or end it.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::edges::caller::{self, Caller, Known};
+use crate::edges::caller;
 use crate::edges::pam::{self, Check, No};
 use crate::edges::paths::Paths;
 use crate::edges::users::{self, User};
-use crate::edges::{failures, files, journal, sssd};
+use crate::edges::{failures, journal, sssd};
 use crate::rules::auth::{
     Answer, LONGEST_ANSWER, LONGEST_REQUEST, Question, Request, VERSION, Verdict, is_password, is_user,
 };
@@ -25,8 +25,6 @@ use crate::rules::failures::Try;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// PAM must have answered by then: before `RuntimeMaxSec=` of the unit, so that somebody is told.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
-/// The most questions of one guest's proxy that are answered at a time: 16 passwords, and looks at who is there.
-const MOST_OF_ONE: usize = 32;
 /// What the process below is told to be.
 const CHECK: &str = "--check";
 
@@ -56,18 +54,13 @@ fn take_connection() -> Result<UnixStream> {
 }
 
 fn serve(mut stream: UnixStream) -> Result<()> {
-    let paths = Paths::from_environment();
-    let uid = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
-    let answer = match slot(&paths, uid)? {
-        Some(_slot) => match identify(&mut stream) {
-            Ok(Some(request)) => answer(&paths, &request),
-            Ok(None) => return Ok(()),
-            Err(words) => {
-                tracing::warn!("refused a caller: {words}");
-                Answer::no(Verdict::Denied, words)
-            }
-        },
-        None => Answer::no(Verdict::Busy, "too many questions of this guest are being answered"),
+    let answer = match identify(&mut stream) {
+        Ok(Some(request)) => answer(&Paths::from_environment(), &request),
+        Ok(None) => return Ok(()),
+        Err(words) => {
+            tracing::warn!("refused a caller: {words}");
+            Answer::no(Verdict::Denied, words)
+        }
     };
     if let Err(why) = write_line(&mut stream, &serde_json::to_vec(&answer)?) {
         // A client that does not wait for its answer takes its proxy's question along: no fault of this host's.
@@ -76,25 +69,13 @@ fn serve(mut stream: UnixStream) -> Result<()> {
     Ok(())
 }
 
-/// A place among those of a caller's user, which each guest's proxy has of its own; `None` where all are taken. One proxy
-/// that asks, or only connects, without end leaves the rest of the unit's connections to the others.
-fn slot(paths: &Paths, uid: u32) -> Result<Option<files::Lock>> {
-    for place in 0..MOST_OF_ONE {
-        let path = paths.auth_slots().join(format!("{uid}.{place}"));
-        match files::lock(&path, Duration::ZERO) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err(why) if why.kind() == ErrorKind::TimedOut => {}
-            Err(why) => return Err(why).with_context(|| format!("cannot lock {}", path.display())),
-        }
-    }
-    Ok(None)
-}
-
 /// Who calls, and what they ask; `None` where they ask nothing.
 fn identify(stream: &mut UnixStream) -> Result<Option<Request>, String> {
-    let caller = Caller::of(stream, &Known::default())?;
+    let guest = caller::introduced(stream, PATIENCE)?;
     let Some(request) = read_request(stream)? else { return Ok(None) };
-    caller.speaks_of(&request.guest)?;
+    if request.guest != guest {
+        return Err(format!("the proxy of {guest} asked for guest {}", request.guest));
+    }
     Ok(Some(request))
 }
 

@@ -14,12 +14,13 @@ use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::edges::broker_server as server;
+use crate::edges::broker_server;
 use crate::edges::caller::{self, Caller, Known};
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
 use crate::edges::{claims, files, journal, logs, nft, publish, recordings, terminal};
+use crate::rules::auth;
 use crate::rules::broker::{Kind, Part, Refusal, Request};
 use crate::rules::guest::{Console, printable};
 use crate::rules::route::{Backend, Route, log_place};
@@ -28,9 +29,16 @@ use crate::rules::route::{Backend, Route, log_place};
 const IDLE: Duration = Duration::from_secs(60);
 /// A whole request must have come by then.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Callers at once, and of one user: a proxy needs one per serial port, and one more for a moment.
+/// Callers at once, and of one user: a proxy needs one per serial port, one for each question about a user, and one
+/// more for a moment.
 const MOST: usize = 512;
-const MOST_OF_ONE: usize = 32;
+const MOST_OF_ONE: usize = 64;
+/// Of those, questions about users: 16 passwords, and looks at who is there.
+const MOST_QUESTIONS: usize = 32;
+/// A question takes its place for so long at least: each has the system manager start a process.
+const QUESTION: Duration = Duration::from_secs(1);
+/// And no longer than that; its unit is ended by then (`RuntimeMaxSec=`).
+const LONGEST_QUESTION: Duration = Duration::from_secs(32);
 
 /// Runs the program.
 #[must_use]
@@ -50,19 +58,22 @@ fn run() -> Result<()> {
     let Some(Inherited::Unix(listener)) = sockets.pop() else {
         bail!("systemd passed no unix socket: start console-proxy-broker.socket");
     };
-    let paths = Paths::from_environment();
-    let callers = Callers::default();
-    let known = Arc::new(Known::default());
-    let displays = Displays::default();
+    let callers = Callers::new(MOST_OF_ONE);
+    let server = Server {
+        paths: Paths::from_environment(),
+        displays: Displays::default(),
+        known: Arc::default(),
+        questions: Callers::new(MOST_QUESTIONS),
+    };
     systemd::ready();
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
     let mut idle_since = Instant::now();
     loop {
         systemd::alive();
         if caller::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &paths, &displays, &callers, &known);
+            accept(&listener, &server, &callers);
             idle_since = Instant::now();
-        } else if !callers.is_empty() || !known.is_empty() {
+        } else if !callers.is_empty() || !server.known.is_empty() {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= IDLE {
             return Ok(());
@@ -70,7 +81,16 @@ fn run() -> Result<()> {
     }
 }
 
-fn accept(listener: &UnixListener, paths: &Paths, displays: &Displays, callers: &Callers, known: &Arc<Known>) {
+/// What each caller's thread has a share in.
+#[derive(Clone)]
+struct Server {
+    paths: Paths,
+    displays: Displays,
+    known: Arc<Known>,
+    questions: Callers,
+}
+
+fn accept(listener: &UnixListener, server: &Server, callers: &Callers) {
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
         Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -85,29 +105,33 @@ fn accept(listener: &UnixListener, paths: &Paths, displays: &Displays, callers: 
         tracing::warn!(uid, "uid {uid} has too many connections to the broker");
         return;
     };
-    let (paths, displays, known) = (paths.clone(), displays.clone(), known.clone());
+    let server = server.clone();
     let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
         let _seat = seat;
-        serve(&paths, &displays, &known, stream);
+        serve(&server, stream);
     });
     if let Err(why) = spawned {
         tracing::warn!("cannot serve a caller: {why}");
     }
 }
 
-fn serve(paths: &Paths, displays: &Displays, known: &Known, mut stream: UnixStream) {
+fn serve(server: &Server, mut stream: UnixStream) {
     if stream.set_nonblocking(false).is_err() {
         return;
     }
-    let granted = match identify(known, &mut stream) {
-        Ok(Some((caller, request))) => grant(paths, displays, &caller, &request).map(|granted| (caller, granted)),
+    let paths = &server.paths;
+    let granted = match identify(&server.known, &mut stream) {
+        Ok(Some((caller, Request { part: Part::Login, .. }))) => return question(server, &caller, &mut stream),
+        Ok(Some((caller, request))) => {
+            grant(paths, &server.displays, &caller, &request).map(|granted| (caller, granted))
+        }
         Ok(None) => return,
         Err(refusal) => Err(refusal),
     };
     match granted {
         Ok((caller, granted)) => {
             let descriptors: Vec<_> = granted.descriptors.iter().map(AsFd::as_fd).collect();
-            if server::grant(&mut stream, granted.files, &descriptors).is_err() {
+            if broker_server::grant(&mut stream, granted.files, &descriptors).is_err() {
                 return;
             }
             drop(granted.descriptors);
@@ -124,16 +148,46 @@ fn serve(paths: &Paths, displays: &Displays, known: &Known, mut stream: UnixStre
             } else {
                 tracing::info!("{refusal}");
             }
-            let _ = server::refuse(&mut stream, refusal);
+            let _ = broker_server::refuse(&mut stream, refusal);
         }
     }
+}
+
+/// Gives a proxy a connection to `console-proxy-auth`, for one question. It takes one of the proxy's places until it is
+/// answered, so that no proxy keeps others from asking.
+fn question(server: &Server, caller: &Caller, stream: &mut UnixStream) {
+    let began = Instant::now();
+    let Some(_seat) = server.questions.seat(caller.uid) else {
+        let words = "too many questions about users of this guest are being answered";
+        let _ = broker_server::refuse(stream, Refusal::new(Kind::Busy, words));
+        return;
+    };
+    match introduce(&server.paths, caller) {
+        Ok(connection) => {
+            if broker_server::grant(stream, Vec::new(), &[connection.as_fd()]).is_ok() {
+                let _ = caller::wait(connection.as_fd(), PollFlags::RDHUP, LONGEST_QUESTION);
+            }
+        }
+        Err(why) => {
+            tracing::error!("console-proxy-auth is not reached: {why}");
+            let _ = broker_server::refuse(stream, Refusal::new(Kind::Refused, format!("console-proxy-auth: {why}")));
+        }
+    }
+    std::thread::sleep(QUESTION.saturating_sub(began.elapsed()));
+}
+
+/// A connection whose other end knows whose proxy it is for.
+fn introduce(paths: &Paths, caller: &Caller) -> std::io::Result<OwnedFd> {
+    let connection = connect_unix(&paths.auth_socket().to_string_lossy(), PATIENCE)?;
+    rustix::io::write(&connection, auth::introduction(&caller.guest).as_bytes())?;
+    Ok(connection)
 }
 
 /// Who calls, and what for; `None` where they only wanted to be known.
 fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Request)>, Refusal> {
     let denied = |words: String| Refusal::new(Kind::Denied, words);
     let caller = Caller::of(stream, known).map_err(denied)?;
-    let Some(request) = server::read_request(stream, PATIENCE)? else { return Ok(None) };
+    let Some(request) = broker_server::read_request(stream, PATIENCE)? else { return Ok(None) };
     caller.speaks_of(&request.guest).map_err(denied)?;
     Ok(Some((caller, request)))
 }
@@ -154,24 +208,24 @@ fn grant(paths: &Paths, displays: &Displays, caller: &Caller, request: &Request)
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
-    let way = route
-        .way(request.console)
-        .ok_or_else(|| unknown(format!("guest {} has no {}", caller.guest, request.console)))?;
+    let console = request.console.ok_or_else(|| unknown("no console is named".to_owned()))?;
+    let way = route.way(console).ok_or_else(|| unknown(format!("guest {} has no {console}", caller.guest)))?;
     let backend = match request.part {
         Part::Raw => way.raw.as_ref(),
         Part::Websocket => way.websocket.as_ref(),
         Part::Recording => {
-            let file = recording(paths, caller, &route, request.console)?;
+            let file = recording(paths, caller, &route, console)?;
             return Ok(Granted { descriptors: vec![file.into()], ..Granted::default() });
         }
         Part::Log => {
-            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{} has no log", request.console)))?;
+            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{console} has no log")))?;
             check_owner(paths, caller, &route, &log_place(log), log)?;
             let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
             return Ok(Granted { descriptors, files, ..Granted::default() });
         }
+        Part::Login => None,
     };
-    let backend = backend.ok_or_else(|| unknown(format!("{} has no such backend", request.console)))?;
+    let backend = backend.ok_or_else(|| unknown(format!("{console} has no such backend")))?;
     if let Some(place) = backend.place() {
         check_owner(paths, caller, &route, &place, &backend.to_string())?;
     }
@@ -260,18 +314,22 @@ fn connect_unix(path: &str, patience: Duration) -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// How many connections each user has.
-#[derive(Clone, Debug, Default)]
-struct Callers(Arc<Mutex<HashMap<u32, usize>>>);
+/// How many connections each user has, and may have.
+#[derive(Clone, Debug)]
+struct Callers(Arc<Mutex<HashMap<u32, usize>>>, usize);
 
 struct Seat(Callers, u32);
 
 impl Callers {
+    fn new(most_of_one: usize) -> Self {
+        Self(Arc::default(), most_of_one)
+    }
+
     fn seat(&self, uid: u32) -> Option<Seat> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = all.values().sum();
         let one = all.entry(uid).or_default();
-        if total >= MOST || *one >= MOST_OF_ONE {
+        if total >= MOST || *one >= self.1 {
             return None;
         }
         *one += 1;

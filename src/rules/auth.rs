@@ -1,6 +1,7 @@
 //! The protocol of `console-proxy-auth`: one request line, one answer line, and the connection ends.
 //!
-//! A line is JSON. The caller is a guest's proxy; who it is the other side finds out for itself, as the broker does.
+//! A line is JSON. The caller is a guest's proxy. It gets its connection from the broker, which knows whose proxy it is,
+//! says so before anything else (the guest's UUID and a newline), and sees nothing of what comes after that.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +18,29 @@ pub const LONGEST_USER: usize = 256;
 /// The longest password, in bytes.
 pub const LONGEST_PASSWORD: usize = 1024;
 
+/// How many bytes the broker says first.
+pub const INTRODUCTION: usize = 37;
+
+/// What the broker says of the proxy that it gives a connection to.
+#[must_use]
+pub fn introduction(guest: &Uuid) -> String {
+    format!("{guest}\n")
+}
+
+/// Whose proxy it is, from what the broker said.
+#[must_use]
+pub fn introduced(said: &[u8; INTRODUCTION]) -> Option<Uuid> {
+    let guest = str::from_utf8(said).ok()?.strip_suffix('\n')?.parse().ok()?;
+    (introduction(&guest).as_bytes() == said).then_some(guest)
+}
+
 /// What a proxy asks.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// [`VERSION`].
     pub version: u32,
-    /// The guest that the caller takes itself for; refused unless its cgroup says the same.
+    /// The guest that the caller takes itself for; refused unless the broker said the same.
     pub guest: Uuid,
     /// The user, as given.
     pub user: String,
@@ -104,8 +121,6 @@ pub enum Verdict {
     /// A PAM module asks for more than a password: nobody can log in here like that. The try counts as a failure, since
     /// modules that ask after a right password alone would tell which it was.
     Unanswerable,
-    /// Too many questions of the caller are being answered: this one has not been looked at, and may be asked again.
-    Busy,
     /// The caller is no guest's proxy, or the request is malformed.
     Denied,
 }

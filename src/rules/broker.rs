@@ -25,6 +25,8 @@ pub enum Part {
     Recording,
     /// The files of the console's log, for reading.
     Log,
+    /// A connection to `console-proxy-auth`, which answers one question about a user of the host: of no console.
+    Login,
 }
 
 /// The most descriptors that come with one answer.
@@ -38,8 +40,9 @@ pub struct Request {
     pub version: u32,
     /// The guest that the caller takes itself for; refused unless its cgroup says the same.
     pub guest: Uuid,
-    /// The console.
-    pub console: Console,
+    /// The console, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<Console>,
     /// Which of its backends.
     pub part: Part,
 }

@@ -2,7 +2,7 @@
 //! the listening socket and starts a process when somebody connects, or by hand.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::paths::Paths;
 use console_proxy::edges::{broker_server, caller, files, keys, logs, recordings};
+use console_proxy::rules::auth;
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -545,13 +546,17 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
             let (route, paths) = (route.clone(), paths.clone());
             std::thread::spawn(move || {
                 let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
-                let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
+                let route = || Route::parse(&fs::read_to_string(&route).unwrap()).unwrap();
+                let console = request.console;
                 let opened = match request.part {
-                    Part::Recording => recordings::create(&paths, &route.uuid, &route.name, request.console, now())
-                        .map(|file| vec![(0, file.into())])
-                        .map_err(|why| Refusal::new(Kind::Refused, why.to_string())),
-                    Part::Log => logs::open(&paths, route.way(request.console).unwrap().log.as_ref().unwrap()),
-                    part => connect(&route, part, &request.guest, |way| way.console == request.console)
+                    Part::Login => introduce(&paths, &request.guest).map(|connection| vec![(0, connection)]),
+                    Part::Recording => {
+                        recordings::create(&paths, &route().uuid, &route().name, console.unwrap(), now())
+                            .map(|file| vec![(0, file.into())])
+                            .map_err(|why| Refusal::new(Kind::Refused, why.to_string()))
+                    }
+                    Part::Log => logs::open(&paths, route().way(console.unwrap()).unwrap().log.as_ref().unwrap()),
+                    part => connect(&route(), part, &request.guest, |way| Some(way.console) == console)
                         .map(|descriptor| vec![(0, descriptor)]),
                 };
                 let _ = match opened {
@@ -566,6 +571,14 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
             });
         }
     });
+}
+
+fn introduce(paths: &Paths, guest: &Uuid) -> Result<OwnedFd, Refusal> {
+    let connected = std::os::unix::net::UnixStream::connect(paths.auth_socket()).and_then(|mut stream| {
+        stream.write_all(auth::introduction(guest).as_bytes())?;
+        Ok(stream.into())
+    });
+    connected.map_err(|why| Refusal::new(Kind::Refused, format!("console-proxy-auth: {why}")))
 }
 
 fn connect(route: &Route, part: Part, guest: &Uuid, is_wanted: impl Fn(&Way) -> bool) -> Result<OwnedFd, Refusal> {

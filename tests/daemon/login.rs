@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use console_proxy::rules::auth::{Answer, Question, Request, VERSION, Verdict};
+use console_proxy::rules::auth::{Answer, INTRODUCTION, Question, Request, VERSION, Verdict, introduced};
 use console_proxy::rules::rights::Allow;
 
 use crate::backends::Backend;
@@ -37,6 +37,9 @@ impl Users {
             for stream in listener.incoming() {
                 let (mut stream, users) = (stream.unwrap(), of_thread.clone());
                 std::thread::spawn(move || {
+                    let mut said = [0; INTRODUCTION];
+                    stream.read_exact(&mut said).unwrap();
+                    assert_eq!(introduced(&said).unwrap().as_str(), GUEST);
                     let mut line = String::new();
                     BufReader::new(&stream).read_line(&mut line).unwrap();
                     let request: Request = serde_json::from_str(&line).unwrap();
@@ -359,6 +362,23 @@ fn a_group_that_is_lost_ends_open_consoles_and_the_session() {
     assert_eq!(proxy.ask("GET", "/api/guest", &headers(&ann)).status, 403);
     assert_eq!(proxy.ask("POST", "/api/logout", &headers(&ann)).status, 204, "out of it anybody may");
     assert_eq!(proxy.ask("GET", "/api/guest", &headers(&ann)).status, 401);
+}
+
+#[test]
+fn a_route_that_cannot_be_read_keeps_no_lost_right_alive() {
+    let (proxy, users) = proxy_with(MINE);
+    users.set("ann", &["libvirt"]);
+    users.set("bob", &["libvirt"]);
+    let (ann, bob) = (cookie(&proxy, "ann"), cookie(&proxy, "bob"));
+    let mut lost = proxy.try_open("/vnc", &headers(&ann)).unwrap();
+    let mut kept = proxy.try_open("/vnc", &headers(&bob)).unwrap();
+    fs::write(proxy.host.route_file(), "nonsense").unwrap();
+    users.set("ann", &["users"]);
+    proxy.have_it_look();
+    assert_eq!(lost.closed(), (4403, "the right to vnc was taken away".to_owned()));
+    kept.echoes("by what the route said last");
+    proxy.until_logged("rights are looked at by what the guest's route said last");
+    assert_eq!(proxy.refusal("/vnc", &headers(&bob)).status, 502, "nobody enters anew");
 }
 
 #[test]

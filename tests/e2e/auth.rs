@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -313,27 +314,27 @@ fn a_look_at_who_is_there_leaves_the_hosts_own_count_of_failures_as_it_is() {
     forget();
 }
 
-/// One that was taken over connects without end and says nothing.
+/// One that was taken over asks for connections without end, and says nothing over them.
 #[test]
-fn a_proxy_that_holds_all_connections_that_it_can_get_keeps_nobody_elsewhere_from_logging_in() {
+fn a_proxy_that_takes_all_connections_that_it_can_get_keeps_nobody_elsewhere_from_logging_in() {
     let (taken, guest) =
         (Guest::define("greedy").with_vnc().blank().started(), Guest::define("modest").with_vnc().blank().started());
     let port = guest.port();
     let _ann = person("e2e-ann", "secret");
     assert_eq!(log_in(taken.port(), "e2e-ann", "wrong").0, 401, "its proxy runs");
     sh("install -m 755 /root/e2e /tmp/e2e-greedy");
-    let group = property(&taken.service(), "ControlGroup");
-    let pid = property(&taken.service(), "MainPID");
+    let (group, pid) = (property(&taken.service(), "ControlGroup"), property(&taken.service(), "MainPID"));
     // A process beside the proxy's own, of its user.
     let mut greedy = Command::new("bash")
         .args([
             "-c",
             &format!(
                 "echo $$ >'/sys/fs/cgroup{group}/cgroup.procs'; cd /tmp
-             exec setpriv --reuid $(stat -c %u /proc/{pid}) --regid $(stat -c %g /proc/{pid}) --clear-groups \
-                /tmp/e2e-greedy --ignored --exact auth::in_a_proxys_place_connects_without_end"
+                 exec setpriv --reuid $(stat -c %u /proc/{pid}) --regid $(stat -c %g /proc/{pid}) --clear-groups \
+                     /tmp/e2e-greedy --ignored --exact auth::in_a_proxys_place_asks_without_end"
             ),
         ])
+        .env("E2E_GUEST", taken.uuid())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -341,8 +342,9 @@ fn a_proxy_that_holds_all_connections_that_it_can_get_keeps_nobody_elsewhere_fro
     wait_until("it to hold its share", SOON, || held() >= 32);
     for _ in 0..10 {
         assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+        assert!(held() <= 33, "its share and no more");
     }
-    assert_eq!(greedy.try_wait().unwrap(), None, "it still connects");
+    assert_eq!(greedy.try_wait().unwrap(), None, "it still asks");
     assert!(greedy.wait().unwrap().success());
     wait_until("all to be free again", SOON, || held() == 0);
     sh("rm /tmp/e2e-greedy");
@@ -351,11 +353,17 @@ fn a_proxy_that_holds_all_connections_that_it_can_get_keeps_nobody_elsewhere_fro
 
 #[test]
 #[ignore = "run by the test before it, in a proxy's place"]
-fn in_a_proxys_place_connects_without_end() {
+fn in_a_proxys_place_asks_without_end() {
+    let guest = std::env::var("E2E_GUEST").unwrap();
+    let request = format!("{{\"version\":1,\"guest\":\"{guest}\",\"part\":\"login\"}}\n");
     let until = Instant::now() + Duration::from_secs(20);
     let mut held = VecDeque::new();
     while Instant::now() < until {
-        match UnixStream::connect("/run/console-proxy/auth/socket") {
+        let asked = UnixStream::connect("/run/console-proxy/broker/socket").and_then(|mut stream| {
+            stream.write_all(request.as_bytes())?;
+            Ok(stream)
+        });
+        match asked {
             Ok(stream) => held.push_back(stream),
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
@@ -372,25 +380,35 @@ fn nobody_but_a_guests_proxy_is_told_anything_of_a_password() {
     let uuid = guest.uuid();
     let ann = person("e2e-ann", "secret");
     let question = format!(
-        "{{\"version\":1,\"guest\":\"{uuid}\",\"user\":\"e2e-ann\",\"question\":{{\"password\":{{\"password\":\"secret\",\"from\":\"\"}}}}}}"
+        "{{\"version\":1,\"guest\":\"{uuid}\",\"user\":\"e2e-ann\",\"question\":{{\"password\":{{\"password\":\"secret\",\"from\":\"\"}}}}}}\n"
     );
-    fs::write("/tmp/e2e-question", question + "\n").unwrap();
-    let socket = "socat -t20 - UNIX-CONNECT:/run/console-proxy/auth/socket </tmp/e2e-question";
-    let answer = sh(socket);
-    assert!(answer.contains("\"verdict\":\"denied\"") && answer.contains("runs in no proxy's unit"), "{answer}");
-    assert!(ann.run(&format!("bash -c '{socket}'")).unwrap_err().contains("Permission denied"));
-    // A user's own systemd runs a unit of the proxy's name, and somebody let them at the socket.
+    let login = format!("{{\"version\":1,\"guest\":\"{uuid}\",\"part\":\"login\"}}\n");
+    let other = "11111111-2222-4333-8444-555555555555";
+    for (file, text) in [("bare", question.clone()), ("other", format!("{other}\n{question}")), ("login", login)] {
+        fs::write(format!("/tmp/e2e-{file}"), text).unwrap();
+    }
+    let ask =
+        |who: &str, file: &str| format!("socat -t20 - UNIX-CONNECT:/run/console-proxy/{who}/socket </tmp/e2e-{file}");
+    for (file, words) in [("bare", "not how the broker says"), ("other", "asked for guest")] {
+        let answer = sh(&ask("auth", file));
+        assert!(answer.contains("\"verdict\":\"denied\"") && answer.contains(words), "{answer}");
+    }
+    let answer = sh(&ask("broker", "login"));
+    assert!(answer.contains("\"kind\":\"denied\""), "a shell of root's: {answer}");
+    // A user's own systemd runs a unit of the proxy's name, and somebody let them at the sockets of proxies.
     sh("usermod -aG console-proxy e2e-ann");
+    assert!(ann.run(&format!("bash -c '{}'", ask("auth", "bare"))).unwrap_err().contains("Permission denied"));
     let uid = sh("id -u e2e-ann");
     systemctl(&format!("start user@{uid}.service"));
     let unit = format!("console-proxy@{uuid}.service");
     let run = ann.run(&format!(
-        "env XDG_RUNTIME_DIR=/run/user/{uid} systemd-run --user --quiet --wait --unit={unit} bash -c '{socket} >/tmp/e2e-answer'"
+        "env XDG_RUNTIME_DIR=/run/user/{uid} systemd-run --user --quiet --wait --unit={unit} bash -c '{} >/tmp/e2e-answer'",
+        ask("broker", "login")
     ));
     systemctl(&format!("stop user@{uid}.service"));
     let answer = fs::read_to_string("/tmp/e2e-answer").unwrap_or_default();
-    let _ = fs::remove_file("/tmp/e2e-answer");
-    assert!(answer.contains("\"verdict\":\"denied\"") && !answer.contains("right"), "{run:?}: {answer}");
+    sh("rm -f /tmp/e2e-answer /tmp/e2e-bare /tmp/e2e-other /tmp/e2e-login");
+    assert!(answer.contains("\"kind\":\"denied\""), "{run:?}: {answer}");
     assert_eq!(state_of(&unit), "inactive", "the guest's own proxy has not been started");
     assert_eq!(property("console-proxy-auth.socket", "NConnections"), "0");
 }
