@@ -87,7 +87,7 @@ async fn ask(
     patience: Duration,
 ) -> Result<(UnixStream, Answer, Vec<OwnedFd>), Refusal> {
     let asking = async {
-        let mut broker = UnixStream::connect(socket).await?;
+        let mut broker = connect(socket).await?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         // A broker that refuses us may have answered and gone before this arrives.
@@ -102,6 +102,17 @@ async fn ask(
     match answer.refusal.take() {
         Some(refusal) => Err(refusal),
         None => Ok((broker, answer, descriptors)),
+    }
+}
+
+/// Connects, as soon as there is room: what waits to be accepted may be another proxy's flood.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            // unix(7): a socket that may not block gets EAGAIN while the backlog is full.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(Duration::from_millis(2)).await,
+            connected => return connected,
+        }
     }
 }
 

@@ -15,6 +15,13 @@ pub fn is_online() -> Option<bool> {
     Some(answers?.iter().all(|answer| answer.trim() == "b true"))
 }
 
+/// Whether this host is to have an SSSD, whether it runs or not.
+#[must_use]
+pub fn is_configured() -> bool {
+    let parts = std::fs::read_dir("/etc/sssd/conf.d").is_ok_and(|mut parts| parts.next().is_some());
+    parts || std::path::Path::new("/etc/sssd/sssd.conf").exists()
+}
+
 fn call(object: &str, interface: &str, method: &str) -> Option<String> {
     let output = Command::new("busctl")
         .args(["--system", "--timeout=3", "call", SERVICE, object, interface, method])

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
@@ -76,8 +76,6 @@ pub struct Guest {
 
 /// How long a check may take; its unit is ended a little later (`RuntimeMaxSec=`).
 const CHECK: Duration = Duration::from_secs(28);
-/// Where nobody answers for want of a place, the connection is closed before that.
-const AT_ONCE: Duration = Duration::from_millis(500);
 
 impl Guest {
     /// Puts a guest together. `tls` is absent where plain connections are served by hand.
@@ -207,12 +205,9 @@ impl Guest {
             Kind::Busy => Unanswered::TurnedAway(why.words),
             _ => Unanswered::Failed(why.words),
         })?;
-        let began = Instant::now();
         auth::ask(connection, request, CHECK).await.map_err(|why| {
-            // The auth unit has its most connections: the system manager takes one more and closes it. What is closed
-            // later was being answered, and has been counted.
-            let at_once = is_turned_away(&why) && began.elapsed() < AT_ONCE;
-            if at_once { Unanswered::TurnedAway(why.to_string()) } else { Unanswered::Failed(why.to_string()) }
+            let words = why.to_string();
+            if is_turned_away(&why) { Unanswered::TurnedAway(words) } else { Unanswered::Failed(words) }
         })
     }
 
@@ -355,9 +350,11 @@ impl Unanswered {
     }
 }
 
+/// The auth unit has its most connections: the system manager takes one more and closes it, with what was said unread,
+/// which unix(7) tells as a reset. After a question was read there is an end at most: its try has been counted.
 fn is_turned_away(why: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(why.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(why.kind(), BrokenPipe | ConnectionReset)
 }
 
 /// Who opens a console's log.

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::rules::failures::Try;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// PAM must have answered by then: before `RuntimeMaxSec=` of the unit, so that somebody is told.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
+/// Where there is one, a directory is asked by `pam_ldap`.
+const NSLCD: &str = "/etc/nslcd.conf";
 /// What the process below is told to be.
 const CHECK: &str = "--check";
 
@@ -275,12 +278,10 @@ fn still(name: &str, from: &str) -> Answer {
 }
 
 /// Of a user who was there and is not. A directory that does not answer, such as an SSSD that is being restarted, may
-/// look like one that has no such user.
+/// look like one that has no such user. Where SSSD cannot be asked, nothing is certain.
 fn gone_or_silent(name: &str) -> Answer {
-    let is_silent = || {
-        let asked = Check::begin(pam::REACH, name, "", "").and_then(|mut check| check.authenticate());
-        matches!(asked, Err(No::Unknown(_)))
-    };
+    let reached = || Check::begin(pam::REACH, name, "", "").and_then(|mut check| check.authenticate());
+    let is_silent = || sssd::is_configured() || (Path::new(NSLCD).exists() && matches!(reached(), Err(No::Unknown(_))));
     if sssd::is_online().map_or_else(is_silent, |online| !online) {
         silent("nobody says whether the user is gone")
     } else {

@@ -35,6 +35,8 @@ const MOST: usize = 512;
 const MOST_OF_ONE: usize = 64;
 /// Of those, questions about users: 16 passwords, and looks at who is there.
 const MOST_QUESTIONS: usize = 32;
+/// Between two words to the journal about callers that are too many.
+const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// A question takes its place for so long at least: each has the system manager start a process.
 const QUESTION: Duration = Duration::from_secs(1);
 /// And no longer than that; its unit is ended by then (`RuntimeMaxSec=`).
@@ -67,11 +69,11 @@ fn run() -> Result<()> {
     };
     systemd::ready();
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
-    let mut idle_since = Instant::now();
+    let (mut idle_since, mut told) = (Instant::now(), None);
     loop {
         systemd::alive();
         if caller::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &server, &callers);
+            accept(&listener, &server, &callers, &mut told);
             idle_since = Instant::now();
         } else if !callers.is_empty() || !server.known.is_empty() {
             idle_since = Instant::now();
@@ -90,7 +92,7 @@ struct Server {
     questions: Callers,
 }
 
-fn accept(listener: &UnixListener, server: &Server, callers: &Callers) {
+fn accept(listener: &UnixListener, server: &Server, callers: &Callers, told: &mut Option<Instant>) {
     let stream = match listener.accept() {
         Ok((stream, _)) => stream,
         Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -102,7 +104,10 @@ fn accept(listener: &UnixListener, server: &Server, callers: &Callers) {
     };
     let uid = rustix::net::sockopt::socket_peercred(&stream).map_or(u32::MAX, |peer| peer.uid.as_raw());
     let Some(seat) = callers.seat(uid) else {
-        tracing::warn!(uid, "uid {uid} has too many connections to the broker");
+        if told.is_none_or(|last| last.elapsed() >= IN_BETWEEN) {
+            tracing::warn!(uid, "uid {uid} has too many connections to the broker");
+            *told = Some(Instant::now());
+        }
         return;
     };
     let server = server.clone();
