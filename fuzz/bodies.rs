@@ -134,7 +134,7 @@ pub fn request(data: &[u8]) {
         assert!(query.split(',').any(|offered| offered.trim() == name) && name.len() <= 64);
         assert!(!name.to_ascii_lowercase().contains("token"));
     }
-    let _ = Forwarded::read(cookies.iter().map(|cookie| cookie.as_bytes()), [origin].into_iter());
+    let _ = Forwarded::read(cookies.iter().map(|cookie| cookie.as_bytes()), [origin.as_bytes()].into_iter());
 }
 
 /// The bytes as a request, as an answer, and as the text of /proc/PID/cgroup.

@@ -38,6 +38,9 @@ impl Id {
     }
 }
 
+/// Records of sessions that are over and whose tickets are not: a panel may open and leave consoles by the minute.
+const MOST_SPENT: usize = 3 * MOST;
+
 /// The folder of one guest's sessions.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -76,15 +79,15 @@ impl Store {
             if session.ticket().is_some() && old.ticket() == session.ticket() {
                 return Err(NoSession::Bought);
             }
-            if old.keeps_its_ticket_spent(session.began) {
-                spent += 1;
-            } else if !old.is_logged_out() && is_alive(&id, &old) {
+            if !old.is_logged_out() && is_alive(&id, &old) {
                 alive += 1;
+            } else if old.keeps_its_ticket_spent(session.began) {
+                spent += 1;
             } else {
                 files::remove(&self.folder.join(&id.0))?;
             }
         }
-        if alive >= MOST || spent >= MOST {
+        if alive >= MOST || spent >= MOST_SPENT {
             return Err(NoSession::TooMany);
         }
         let mut secret = [0; 32];
@@ -146,7 +149,7 @@ impl Store {
         let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
-        ids.take(4 * MOST).filter_map(|id| self.record(&id).map(|session| (id, session))).collect()
+        ids.take(MOST + MOST_SPENT).filter_map(|id| self.record(&id).map(|session| (id, session))).collect()
     }
 }
 
@@ -180,6 +183,15 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_buys_no_other_session_after_the_administrator_ended_it_or_by_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        store.add(&session("a"), |_, _| true).unwrap();
+        store.add(&session("b"), |_, _| false).unwrap();
+        assert!(matches!(store.add(&session("a"), |_, _| false), Err(NoSession::Bought)));
+    }
+
+    #[test]
     fn a_ticket_buys_no_other_session_after_a_log_out_for_as_long_as_it_counts() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
@@ -204,7 +216,8 @@ mod tests {
             store.add(&session(&i.to_string()), |_, _| true).unwrap();
         }
         assert!(matches!(store.add(&session("last"), |_, _| true), Err(NoSession::TooMany)));
-        store.add(&session("last"), |_, _| false).unwrap();
+        let later = Session { began: 310_000, ..session("last") };
+        store.add(&later, |_, _| false).unwrap();
         assert_eq!(store.all().len(), 1);
     }
 

@@ -81,7 +81,7 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
 
 /// Takes a reverse proxy's word for who asks.
 fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
-    let forwarded = Forwarded::read(asked.raw_headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
+    let forwarded = Forwarded::read(asked.raw_headers("x-forwarded-for"), asked.raw_headers("x-forwarded-proto"))?;
     asked.forwarded = Some(forwarded);
     Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
@@ -179,7 +179,13 @@ async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Pee
     let session = match person.proof {
         Proof::Ticket(claims) => Session::by_ticket(&claims, now_ms(), life),
         Proof::Password(standing) => Session::by_password(person.name, standing, now_ms(), life),
-        Proof::Session(..) | Proof::Open => return Err(refuse(401, "a session is bought with a ticket or a password")),
+        Proof::Session(..) => {
+            return Err(refuse(
+                401,
+                "a session is bought with a ticket that counts, or a password; there is one already",
+            ));
+        }
+        Proof::Open => return Err(refuse(401, "a session is bought with a ticket or a password")),
     };
     let is_alive = |id: &Id, old: &Session| {
         guest.is_alive(id, old) && guest.ended(route, &Subject::of_session(id.as_str(), old)).is_none()

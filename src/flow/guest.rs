@@ -173,10 +173,14 @@ impl Guest {
 
     /// Why an administrator's order has ended something, in words.
     pub(super) fn ended(&self, route: &Route, subject: &Subject<'_>) -> Option<&'static str> {
-        match self.revoked.borrow_mut().refresh() {
-            Some(orders) => orders.ended(&route.uuid, subject),
-            None => Some("this host cannot say what was revoked: its journal says why"),
-        }
+        let mut revoked = self.revoked.borrow_mut();
+        // Where that is not known nobody is identified.
+        revoked.refresh().and_then(|orders| orders.ended(&route.uuid, subject))
+    }
+
+    /// Whether it is known what an administrator's orders have ended.
+    pub(super) fn knows_what_ended(&self) -> bool {
+        self.revoked.borrow_mut().refresh().is_some()
     }
 
     /// Whether users of this host may log in: by hand nobody is there to ask about them.

@@ -95,6 +95,12 @@ pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, pe
         let (name, rights) = ("anyone".to_owned(), Rights::all());
         return Ok(Person { viewer: name.clone(), name, rights, life: longest, proof: Proof::Open });
     }
+    if !guest.knows_what_ended() {
+        return Err(refuse(
+            503,
+            "nobody can enter now, as this host cannot say what was revoked: its journal says why",
+        ));
+    }
     let cookie = |name| request::cookie(asked.headers("cookie"), name);
     let query = request::query_token(&asked.query)?;
     let authorization = asked.header("authorization");
@@ -114,6 +120,10 @@ pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, pe
         (Some(Ok(claims)), ..) => of_ticket(guest, route, claims, longest),
         (None, Some((user, password)), _) => log_in(guest, route, user, password, peer).await,
         (_, _, Some(Ok((id, session)))) if cookie_counts => of_cookie(guest, route, id, session).await,
+        (Some(Err(why)), _, Some(Ok(_))) => {
+            let words = format!("{why}; and a session counts with an Origin header alone");
+            Err(Refused { words, ..Refused::from(why) })
+        }
         (Some(Err(why)), ..) => Err(why.into()),
         (None, None, Some(Ok(_))) => Err(no_origin()),
         (None, None, Some(Err(why))) => Err(refuse(401, why).because(Reason::Session)),

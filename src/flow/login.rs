@@ -44,6 +44,11 @@ impl Turns {
         each.retain(|_, turns| Arc::strong_count(turns) > 1);
         each.entry(limits::source(peer)).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_ONE))).clone()
     }
+
+    /// Whether a password is being checked.
+    pub(super) fn any(&self) -> bool {
+        self.all.available_permits() < MOST
+    }
 }
 
 /// Checks a password. Who is let in here has a right to something of the guest.
@@ -60,9 +65,33 @@ pub(super) async fn log_in(
     if !is_user(&user) || !is_password(&password) {
         return Err(wrong());
     }
+    // Waiting ends with the client: nothing has been asked. Semaphores of ours are never closed.
+    let own_turn = guest.logins.of(peer).acquire_owned().await;
+    let Ok(turn) = guest.logins.all.clone().try_acquire_owned() else {
+        return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
+    };
+    let (tell, told) = oneshot::channel();
+    let (guest, route, peer) = (guest.clone(), route.clone(), peer.clone());
+    tokio::task::spawn_local(async move {
+        let mut found = check(&guest, &route, &user, password, &peer).await;
+        drop((own_turn, turn));
+        if let Err(refused) = &mut found {
+            // Here, where it is told once whoever waits: a client may hang up at any moment.
+            audit::refused(&guest, &peer, refused);
+            refused.reason = None;
+        }
+        let _ = tell.send(found);
+    });
+    told.await.unwrap_or_else(|_| Err(refuse(503, "the password cannot be checked now")))
+}
+
+/// Has the host asked. PAM does not stop where a client hangs up: until it has answered this is under way, and a wrong
+/// password is one all the same.
+async fn check(guest: &Guest, route: &Route, user: &str, password: String, peer: &Peer) -> Result<Person, Refused> {
     // What is no address, such as a unix socket, is nothing that PAM's rules could be about.
     let from = if let Peer::Ip(address) = peer { address.to_canonical().to_string() } else { String::new() };
-    let (user, groups) = check(guest, user, Question::Password { password, from: from.clone() }, peer).await?;
+    let question = Question::Password { password, from: from.clone() };
+    let (user, groups) = judge(guest.ask_auth(user, question).await)?;
     let rights = guest.rights_of_user(route, &user, &groups);
     if rights.is_none() {
         return Err(no_right(&user));
@@ -74,31 +103,6 @@ pub(super) async fn log_in(
         life: guest.config().access.session_life,
         proof: Proof::Password(Standing { groups, checked: now(), from }),
     })
-}
-
-/// Has the host asked, as soon as it is the client's turn: the user as the host knows them, and their groups. Once it is
-/// asked, a client that hangs up changes nothing: the check goes on in its turn, and a wrong password is told of.
-async fn check(
-    guest: &Rc<Guest>,
-    user: String,
-    question: Question,
-    peer: &Peer,
-) -> Result<(String, Vec<String>), Refused> {
-    // Never closed.
-    let own_turn = guest.logins.of(peer).acquire_owned().await;
-    let Ok(turn) = guest.logins.all.clone().try_acquire_owned() else {
-        return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
-    };
-    let (tell, told) = oneshot::channel();
-    let (asking, peer) = (guest.clone(), peer.clone());
-    tokio::task::spawn_local(async move {
-        let found = judge(asking.ask_auth(&user, question).await);
-        drop((own_turn, turn));
-        if let Err(Err(refused)) = tell.send(found) {
-            audit::refused(&asking, &peer, &refused);
-        }
-    });
-    told.await.unwrap_or_else(|_| Err(refuse(503, "the password cannot be checked now")))
 }
 
 fn judge(answer: Result<Answer, String>) -> Result<(String, Vec<String>), Refused> {

@@ -107,7 +107,8 @@ async fn unused(guest: &Guest, idle: bool) {
         }
         let time = guest.config().proxy.idle_timeout;
         tokio::select! {
-            () = tokio::time::sleep(time) => if guest.live.connections() == 0 { return },
+            // A password is checked to its end, also where nobody waits for it any more.
+            () = tokio::time::sleep(time) => if guest.live.connections() == 0 && !guest.logins.any() { return },
             () = guest.live.changed() => {}
         }
     }

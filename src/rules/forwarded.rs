@@ -25,14 +25,14 @@ impl Forwarded {
     /// address counts.
     pub fn read<'h>(
         addresses: impl Iterator<Item = &'h [u8]>,
-        mut schemes: impl Iterator<Item = &'h str>,
+        mut schemes: impl Iterator<Item = &'h [u8]>,
     ) -> Result<Self, BadRequest> {
         let last = addresses.last().and_then(|header| header.rsplit(|byte| *byte == b',').next());
         let from = last.and_then(|address| str::from_utf8(address).ok()?.trim().parse().ok());
         let scheme = match (schemes.next(), schemes.next()) {
             (None, _) => None,
-            (Some("https"), None) => Some("https"),
-            (Some("http"), None) => Some("http"),
+            (Some(b"https"), None) => Some("https"),
+            (Some(b"http"), None) => Some("http"),
             _ => {
                 return Err(BadRequest(
                     "X-Forwarded-Proto is not http or https, once: the reverse proxy has to set it",
@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn the_scheme_is_said_once_and_in_one_of_two_words_or_unknown() {
-        let read = |headers: &[&'static str]| Forwarded::read(std::iter::empty(), headers.iter().copied());
+        let read = |headers: &[&'static str]| {
+            Forwarded::read(std::iter::empty(), headers.iter().map(|header| header.as_bytes()))
+        };
         assert_eq!(read(&[]).unwrap().scheme, None);
         assert_eq!(read(&["https"]).unwrap().scheme, Some("https"));
         assert_eq!(read(&["http"]).unwrap().scheme, Some("http"));
@@ -94,6 +96,7 @@ mod tests {
             &["https", "https"],
             &["http", "https"],
             &["https://h"],
+            &["https", "\u{ff}"],
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }

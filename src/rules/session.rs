@@ -96,12 +96,12 @@ impl Session {
         self.ends == 0
     }
 
-    /// Whether it is over and the ticket that bought it may still count, at `now` (milliseconds).
+    /// Whether the ticket that bought it may still count, at `now` (milliseconds).
     #[must_use]
     pub fn keeps_its_ticket_spent(&self, now: u64) -> bool {
         // A ticket that buys now was made by a clock that may be ahead, and counts a little longer than it says.
         let longest = (LONGEST_LIFE + 2 * LEEWAY) * 1000;
-        self.is_logged_out() && self.ticket().is_some() && now < self.began.saturating_add(longest)
+        self.ticket().is_some() && now < self.began.saturating_add(longest)
     }
 
     /// How its person showed who they are, for people.

@@ -382,6 +382,27 @@ fn a_route_that_cannot_be_read_keeps_no_lost_right_alive() {
 }
 
 #[test]
+fn while_nobody_can_say_what_was_revoked_nobody_enters_and_nobody_is_blamed_or_loses_a_session() {
+    let (proxy, users) = proxy_with("[proxy]\nidle-timeout = \"1s\"\n");
+    users.set("ann", &["libvirt"]);
+    let ann = cookie(&proxy, "ann");
+    // One that has read the list before goes on by it.
+    until("the proxy to have ended", || !proxy.is_running());
+    let orders = "var/lib/console-proxy/revoked/orders.json";
+    proxy.host.write(orders, "nonsense");
+    let bearer = format!("Bearer {}", proxy.ticket());
+    let mine = headers(&ann);
+    for headers in [&mine[..], &[("Authorization", bearer.as_str())], &[("Authorization", &basic("ann", "right"))]] {
+        let refused = proxy.ask("GET", "/api/guest", headers);
+        assert!(refused.status == 503 && refused.body.contains("what was revoked"), "{refused:?}");
+    }
+    assert_eq!(log_in(&proxy, "ann", "right").status, 503);
+    assert!(!proxy.log().contains("event=\"refused\""), "{}", proxy.log());
+    fs::remove_file(proxy.host.path(orders)).unwrap();
+    assert_eq!(proxy.ask("GET", "/api/guest", &mine).status, 200, "the session is still there");
+}
+
+#[test]
 fn a_user_about_whom_nobody_answers_keeps_no_other_who_lost_their_right() {
     let (proxy, users) = proxy_with(MINE);
     users.set("ann", &["libvirt"]);
