@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::rules::auth;
 use crate::rules::broker::{Hierarchy, cgroup_path, unit_of_path};
 use crate::rules::guest::Uuid;
 
@@ -110,19 +109,6 @@ impl Caller {
     pub fn speaks_of(&self, guest: &Uuid) -> Result<(), String> {
         if *guest == self.guest { Ok(()) } else { Err(format!("the proxy of {} asked for guest {guest}", self.guest)) }
     }
-}
-
-/// Whose proxy the broker has given the other end of this connection to; nobody but root connects here.
-pub fn introduced(stream: &mut UnixStream, patience: Duration) -> Result<Uuid, String> {
-    let peer =
-        rustix::net::sockopt::socket_peercred(&*stream).map_err(|why| format!("the caller is not known: {why}"))?;
-    if !peer.uid.is_root() {
-        return Err(format!("pid {:?} (uid {}) is not the broker", peer.pid, peer.uid.as_raw()));
-    }
-    let mut said = [0; auth::INTRODUCTION];
-    let heard = stream.set_read_timeout(Some(patience)).and_then(|()| stream.read_exact(&mut said));
-    heard.map_err(|why| format!("the broker has not said for whom this is: {why}"))?;
-    auth::introduced(&said).ok_or_else(|| "that is not how the broker says for whom this is".to_owned())
 }
 
 /// Which hierarchy the system manager uses: v2 where that is what /sys/fs/cgroup is.

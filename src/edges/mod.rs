@@ -12,6 +12,7 @@ pub mod failures;
 pub mod files;
 pub mod host;
 pub mod http;
+pub mod introduction;
 pub mod issuers;
 pub mod journal;
 pub mod keys;

@@ -12,7 +12,8 @@ pub fn is_online() -> Option<bool> {
     let domains = call(ROOT, SERVICE, "ListDomains")?;
     let online = |domain: &str| call(domain, "org.freedesktop.sssd.infopipe.Domains.Domain", "IsOnline");
     let answers: Option<Vec<_>> = quoted(&domains).map(online).collect();
-    Some(answers?.iter().all(|answer| answer.trim() == "b true"))
+    // One that has just been started may not know its domains yet.
+    answers.filter(|answers| !answers.is_empty()).map(|answers| answers.iter().all(|answer| answer.trim() == "b true"))
 }
 
 /// Whether this host is to have an SSSD, whether it runs or not.
@@ -20,6 +21,12 @@ pub fn is_online() -> Option<bool> {
 pub fn is_configured() -> bool {
     let parts = std::fs::read_dir("/etc/sssd/conf.d").is_ok_and(|mut parts| parts.next().is_some());
     parts || std::path::Path::new("/etc/sssd/sssd.conf").exists()
+}
+
+/// Whether there is a socket where its PAM module asks.
+#[must_use]
+pub fn is_listening() -> bool {
+    std::path::Path::new("/var/lib/sss/pipes/pam").exists()
 }
 
 fn call(object: &str, interface: &str, method: &str) -> Option<String> {

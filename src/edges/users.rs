@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::unix::net::UnixStream;
 
 use nix::unistd::{Gid, Group, getgrouplist};
 
@@ -22,6 +23,32 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
     Ok(user.map(|user| User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
+/// Whether the host's own /etc/passwd has a user of that name.
+#[must_use]
+pub fn is_local(name: &str) -> bool {
+    let text = std::fs::read("/etc/passwd").unwrap_or_default();
+    text.split(|byte| *byte == b'\n').any(|line| has_name(line, name))
+}
+
+fn has_name(line: &[u8], name: &str) -> bool {
+    let mut fields = line.split(|byte| *byte == b':');
+    !name.is_empty() && fields.next() == Some(name.as_bytes()) && fields.next().is_some()
+}
+
+/// Whether nslcd or winbindd, where this host asks them for users, do not answer. (Of SSSD `edges::sssd` knows.)
+#[must_use]
+pub fn lack_a_source() -> bool {
+    let sources = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    let sockets = [("ldap", "/run/nslcd/socket"), ("winbind", "/run/samba/winbindd/pipe")];
+    sockets.iter().any(|(source, socket)| asks(&sources, source) && UnixStream::connect(socket).is_err())
+}
+
+/// Whether nsswitch.conf(5) has a source of users.
+fn asks(sources: &str, source: &str) -> bool {
+    let passwd = sources.lines().filter_map(|line| line.trim_start().strip_prefix("passwd:"));
+    passwd.flat_map(str::split_whitespace).any(|word| word == source)
+}
+
 /// The names of all the groups that a user is in. A group without a name is none that a right can be given to.
 pub fn groups(user: &User) -> io::Result<Vec<String>> {
     let name = CString::new(user.name.as_str())?;
@@ -35,6 +62,18 @@ pub fn groups(user: &User) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_in_the_hosts_own_file_is_local() {
+        assert!(is_local("root") && !is_local("roo") && !is_local("") && !is_local("root:x"));
+        assert!(has_name(b"ann:x:1000:", "ann") && !has_name(b"ann2:x:1001:", "ann") && !has_name(b"ann", "ann"));
+    }
+
+    #[test]
+    fn a_source_is_one_of_users() {
+        let sources = "# passwd: winbind\npasswd:  files ldap [NOTFOUND=return] systemd\ngroup: files winbind\n";
+        assert!(asks(sources, "ldap") && !asks(sources, "winbind") && !asks("", "ldap"));
+    }
 
     #[test]
     fn root_is_a_user_in_a_group_and_what_is_no_user_is_none() {

@@ -91,7 +91,7 @@ async fn check(guest: &Guest, route: &Route, user: &str, password: String, peer:
     // What is no address, such as a unix socket, is nothing that PAM's rules could be about.
     let from = if let Peer::Ip(address) = peer { address.to_canonical().to_string() } else { String::new() };
     let question = Question::Password { password, from: from.clone() };
-    let (user, groups) = judge(guest.ask_auth(user, question).await)?;
+    let (user, groups, local) = judge(guest.ask_auth(user, question).await)?;
     let rights = guest.rights_of_user(route, &user, &groups);
     if rights.is_none() {
         return Err(no_right(&user));
@@ -101,14 +101,15 @@ async fn check(guest: &Guest, route: &Route, user: &str, password: String, peer:
         name: user,
         rights,
         life: guest.config().access.session_life,
-        proof: Proof::Password(Standing { groups, checked: now(), from }),
+        proof: Proof::Password(Standing { groups, checked: now(), from, local }),
     })
 }
 
-fn judge(answer: Result<Answer, String>) -> Result<(String, Vec<String>), Refused> {
+/// The user as the host knows them, their groups, and whether they are its own.
+fn judge(answer: Result<Answer, String>) -> Result<(String, Vec<String>, bool), Refused> {
     let unknown = |why: String| Err(refuse(503, format!("the password cannot be checked now: {why}")));
     match answer {
-        Ok(Answer { verdict: Verdict::Right, user, groups, .. }) => Ok((user, groups)),
+        Ok(Answer { verdict: Verdict::Right, user, groups, local, .. }) => Ok((user, groups, local)),
         Ok(Answer { verdict: Verdict::Wrong, .. }) => Err(wrong()),
         Ok(Answer { verdict: Verdict::Barred, words, .. }) => Err(refuse(403, words).because(Reason::Right)),
         Ok(Answer { verdict: Verdict::Limited, words, retry_after, .. }) => {

@@ -209,7 +209,7 @@ async fn still(guest: &Guest, user: &str, known: &Standing, look: &Look) -> Resu
     }
     let who = (user.to_owned(), known.from.clone());
     let found = look.found.borrow_mut().entry(who).or_default().clone();
-    match found.get_or_init(|| find_out(guest, user, &known.from)).await.clone() {
+    match found.get_or_init(|| find_out(guest, user, known)).await.clone() {
         Found::Standing(standing) => Ok(standing),
         Found::Barred(why) => Err(Stale::Barred(why)),
         Found::Unknown(why) if age >= GRACE => Err(Stale::Unknown(why)),
@@ -217,11 +217,11 @@ async fn still(guest: &Guest, user: &str, known: &Standing, look: &Look) -> Resu
     }
 }
 
-async fn find_out(guest: &Guest, user: &str, from: &str) -> Found {
-    let from = from.to_owned();
-    match guest.ask_auth(user, Question::Still { from: from.clone() }).await {
-        Ok(Answer { verdict: Verdict::Right, groups, .. }) => {
-            Found::Standing(Standing { groups, checked: now(), from })
+async fn find_out(guest: &Guest, user: &str, known: &Standing) -> Found {
+    let (from, local) = (known.from.clone(), known.local);
+    match guest.ask_auth(user, Question::Still { from: from.clone(), local }).await {
+        Ok(Answer { verdict: Verdict::Right, groups, local, .. }) => {
+            Found::Standing(Standing { groups, checked: now(), from, local })
         }
         Ok(Answer { verdict: Verdict::Barred, words, .. }) if words.is_empty() => {
             Found::Barred("the right to enter was taken away".to_owned())

@@ -3,10 +3,9 @@
 
 use std::io::Write;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::edges::caller;
 use crate::edges::pam::{self, Check, No};
 use crate::edges::paths::Paths;
 use crate::edges::users::{self, User};
-use crate::edges::{failures, journal, sssd};
+use crate::edges::{failures, introduction, journal, sssd};
 use crate::rules::auth::{
     Answer, LONGEST_ANSWER, LONGEST_REQUEST, Question, Request, VERSION, Verdict, is_password, is_user,
 };
@@ -26,8 +25,6 @@ use crate::rules::failures::Try;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// PAM must have answered by then: before `RuntimeMaxSec=` of the unit, so that somebody is told.
 const CHECK_PATIENCE: Duration = Duration::from_secs(20);
-/// Where there is one, a directory is asked by `pam_ldap`.
-const NSLCD: &str = "/etc/nslcd.conf";
 /// What the process below is told to be.
 const CHECK: &str = "--check";
 
@@ -57,12 +54,13 @@ fn take_connection() -> Result<UnixStream> {
 }
 
 fn serve(mut stream: UnixStream) -> Result<()> {
-    let answer = match identify(&mut stream) {
-        Ok(Some(request)) => answer(&Paths::from_environment(), &request),
-        Ok(None) => return Ok(()),
+    // Held to the end: the broker counts a question for as long.
+    let (answer, _held) = match identify(&mut stream) {
+        Ok((Some(request), held)) => (answer(&Paths::from_environment(), &request), Some(held)),
+        Ok((None, _)) => return Ok(()),
         Err(words) => {
             tracing::warn!("refused a caller: {words}");
-            Answer::no(Verdict::Denied, words)
+            (Answer::no(Verdict::Denied, words), None)
         }
     };
     if let Err(why) = write_line(&mut stream, &serde_json::to_vec(&answer)?) {
@@ -73,13 +71,15 @@ fn serve(mut stream: UnixStream) -> Result<()> {
 }
 
 /// Who calls, and what they ask; `None` where they ask nothing.
-fn identify(stream: &mut UnixStream) -> Result<Option<Request>, String> {
-    let guest = caller::introduced(stream, PATIENCE)?;
-    let Some(request) = read_request(stream)? else { return Ok(None) };
-    if request.guest != guest {
-        return Err(format!("the proxy of {guest} asked for guest {}", request.guest));
+fn identify(stream: &mut UnixStream) -> Result<(Option<Request>, OwnedFd), String> {
+    let (guest, held) = introduction::hear(stream, PATIENCE)?;
+    let request = read_request(stream)?;
+    match &request {
+        Some(request) if request.guest != guest => {
+            Err(format!("the proxy of {guest} asked for guest {}", request.guest))
+        }
+        _ => Ok((request, held)),
     }
-    Ok(Some(request))
 }
 
 fn read_request(stream: &mut UnixStream) -> Result<Option<Request>, String> {
@@ -206,7 +206,7 @@ fn check(mut stream: UnixStream) -> Result<()> {
     let request = read_request(&mut stream).map_err(anyhow::Error::msg)?.context("nothing was asked")?;
     let answer = match &request.question {
         Question::Password { password, from } => password_of(&request.user, password, from),
-        Question::Still { from } => still(&request.user, from),
+        Question::Still { from, local } => still(&request.user, from, *local),
     };
     write_line(&mut stream, &serde_json::to_vec(&answer)?)
 }
@@ -255,16 +255,20 @@ fn is_silent(name: &str, known: bool, password: &str) -> bool {
 }
 
 /// Whether somebody who came in earlier would still be let in, short of the password.
-fn still(name: &str, from: &str) -> Answer {
+fn still(name: &str, from: &str, local: bool) -> Answer {
     match users::user(name) {
         Ok(Some(user)) if user.uid == 0 => return root(),
         Ok(Some(_)) => {}
-        Ok(None) => return gone_or_silent(name),
+        Ok(None) => return gone_or_silent(name, local),
         Err(why) => return silent(&why.to_string()),
     }
     if !pam::has(pam::STILL) {
         tracing::error!("PAM has no service {}: install the package again", pam::STILL);
         return unknown(format!("PAM has no service {}", pam::STILL));
+    }
+    // Its PAM module takes an SSSD that has no socket for one that does not know the user.
+    if sssd::is_configured() && !sssd::is_listening() && !users::is_local(name) {
+        return silent("SSSD does not run");
     }
     // This comes first: it makes SSSD look again which groups they are in.
     if let Err(no) = Check::begin(pam::STILL, name, "", from).and_then(|mut check| check.account()) {
@@ -272,26 +276,32 @@ fn still(name: &str, from: &str) -> Answer {
     }
     match users::user(name) {
         Ok(Some(user)) => right(&user),
-        Ok(None) => gone_or_silent(name),
+        Ok(None) => gone_or_silent(name, local),
         Err(why) => silent(&why.to_string()),
     }
 }
 
 /// Of a user who was there and is not. A directory that does not answer, such as an SSSD that is being restarted, may
-/// look like one that has no such user. Where SSSD cannot be asked, nothing is certain.
-fn gone_or_silent(name: &str) -> Answer {
-    let reached = || Check::begin(pam::REACH, name, "", "").and_then(|mut check| check.authenticate());
-    let is_silent = || sssd::is_configured() || (Path::new(NSLCD).exists() && matches!(reached(), Err(No::Unknown(_))));
-    if sssd::is_online().map_or_else(is_silent, |online| !online) {
-        silent("nobody says whether the user is gone")
-    } else {
-        gone()
+/// look like one that has no such user; where SSSD cannot be asked, nothing is certain. The host's own are just gone.
+fn gone_or_silent(name: &str, local: bool) -> Answer {
+    let is_silent = || sssd::is_online().map_or_else(sssd::is_configured, |online| !online) || users::lack_a_source();
+    if !local && is_silent() {
+        return silent("nobody says whether the user is gone");
+    }
+    // It may have come back while it was asked.
+    match users::user(name) {
+        Ok(None) => gone(),
+        Ok(Some(_)) => silent("it does by now"),
+        Err(why) => silent(&why.to_string()),
     }
 }
 
 fn right(user: &User) -> Answer {
     match users::groups(user) {
-        Ok(groups) => Answer { user: user.name.clone(), groups, ..Answer::no(Verdict::Right, "") },
+        Ok(groups) => {
+            let (user, local) = (user.name.clone(), users::is_local(&user.name));
+            Answer { user, groups, local, ..Answer::no(Verdict::Right, "") }
+        }
         Err(why) => silent(&why.to_string()),
     }
 }

@@ -19,8 +19,7 @@ use crate::edges::caller::{self, Caller, Known};
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, journal, logs, nft, publish, recordings, terminal};
-use crate::rules::auth;
+use crate::edges::{claims, files, introduction, journal, logs, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
 use crate::rules::guest::{Console, printable};
 use crate::rules::route::{Backend, Route, log_place};
@@ -167,10 +166,14 @@ fn question(server: &Server, caller: &Caller, stream: &mut UnixStream) {
         let _ = broker_server::refuse(stream, Refusal::new(Kind::Busy, words));
         return;
     };
-    match introduce(&server.paths, caller) {
-        Ok(connection) => {
-            if broker_server::grant(stream, Vec::new(), &[connection.as_fd()]).is_ok() {
-                let _ = caller::wait(connection.as_fd(), PollFlags::RDHUP, LONGEST_QUESTION);
+    let connected = connect_unix(&server.paths.auth_socket().to_string_lossy(), PATIENCE)
+        .and_then(|connection| introduction::introduce(&connection, &caller.guest).map(|asked| (connection, asked)));
+    match connected {
+        Ok((connection, asked)) => {
+            let granted = broker_server::grant(stream, Vec::new(), &[connection.as_fd()]);
+            drop(connection);
+            if granted.is_ok() {
+                asked.wait(LONGEST_QUESTION);
             }
         }
         Err(why) => {
@@ -179,13 +182,6 @@ fn question(server: &Server, caller: &Caller, stream: &mut UnixStream) {
         }
     }
     std::thread::sleep(QUESTION.saturating_sub(began.elapsed()));
-}
-
-/// A connection whose other end knows whose proxy it is for.
-fn introduce(paths: &Paths, caller: &Caller) -> std::io::Result<OwnedFd> {
-    let connection = connect_unix(&paths.auth_socket().to_string_lossy(), PATIENCE)?;
-    rustix::io::write(&connection, auth::introduction(&caller.guest).as_bytes())?;
-    Ok(connection)
 }
 
 /// Who calls, and what for; `None` where they only wanted to be known.

@@ -63,6 +63,8 @@ pub enum Question {
     Still {
         /// The address that they logged in from, for PAM's rules about networks; empty where there is none.
         from: String,
+        /// Whether they were in the host's own /etc/passwd when they logged in: then they need no directory to be gone.
+        local: bool,
     },
 }
 
@@ -87,6 +89,9 @@ pub struct Answer {
     /// The names of their groups.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// Whether they are in the host's own /etc/passwd.
+    #[serde(default)]
+    pub local: bool,
     /// For the person and the journal; empty where there is nothing to say.
     #[serde(default)]
     pub words: String,
@@ -100,7 +105,7 @@ impl Answer {
     #[must_use]
     pub fn no(verdict: Verdict, words: impl Into<String>) -> Self {
         let (user, groups) = (String::new(), Vec::new());
-        Self { version: VERSION, verdict, user, groups, words: words.into(), retry_after: 0 }
+        Self { version: VERSION, verdict, user, groups, local: false, words: words.into(), retry_after: 0 }
     }
 }
 

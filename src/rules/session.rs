@@ -52,6 +52,9 @@ pub struct Standing {
     /// The address that they logged in from; empty where there is none.
     #[serde(default)]
     pub from: String,
+    /// Whether they are in the host's own /etc/passwd.
+    #[serde(default)]
+    pub local: bool,
 }
 
 impl Session {

@@ -2,7 +2,7 @@
 //! the listening socket and starts a process when somebody connects, or by hand.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -14,8 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use console_proxy::edges::paths::Paths;
-use console_proxy::edges::{broker_server, caller, files, keys, logs, recordings};
-use console_proxy::rules::auth;
+use console_proxy::edges::{broker_server, caller, files, introduction, keys, logs, recordings};
 use console_proxy::rules::broker::{Kind, Part, Refusal};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
@@ -574,10 +573,8 @@ fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
 }
 
 fn introduce(paths: &Paths, guest: &Uuid) -> Result<OwnedFd, Refusal> {
-    let connected = std::os::unix::net::UnixStream::connect(paths.auth_socket()).and_then(|mut stream| {
-        stream.write_all(auth::introduction(guest).as_bytes())?;
-        Ok(stream.into())
-    });
+    let connected = std::os::unix::net::UnixStream::connect(paths.auth_socket())
+        .and_then(|stream| introduction::introduce(&stream, guest).map(|_| stream.into()));
     connected.map_err(|why| Refusal::new(Kind::Refused, format!("console-proxy-auth: {why}")))
 }
 

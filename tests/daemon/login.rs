@@ -82,7 +82,8 @@ impl Users {
         let known = users.get(request.user.as_str());
         let (what, is_right) = match &request.question {
             Question::Password { password, from } => (format!("password from {from}"), password == "right"),
-            Question::Still { from } => (format!("still {from}"), true),
+            Question::Still { from, local: true } => (format!("still {from}"), true),
+            Question::Still { .. } => panic!("everybody here is a user of the host's own"),
         };
         self.1.lock().unwrap().push(format!("{}: {what}", request.user));
         Some(match known {
@@ -94,6 +95,7 @@ impl Users {
                 verdict: Verdict::Right,
                 user: request.user.clone(),
                 groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+                local: true,
                 words: String::new(),
                 retry_after: 0,
             },

@@ -43,6 +43,9 @@ fn a_user_of_the_directory_alone_has_the_serial_console_of_the_guests_they_may_o
     assert_eq!(log_in(port, LENA.0, "wrong").0, 401);
 }
 
+const STOP_SSSD: &str = "systemctl stop sssd.service sssd-nss.socket sssd-pam.socket sssd-pam-priv.socket sssd-nss.service sssd-pam.service";
+const START_SSSD: &str = "systemctl start sssd-nss.socket sssd-pam.socket sssd-pam-priv.socket sssd.service";
+
 #[test]
 #[ignore = "needs a directory"]
 fn while_the_directory_is_down_its_users_are_told_so_and_local_ones_enter() {
@@ -65,11 +68,9 @@ fn while_the_directory_is_down_its_users_are_told_so_and_local_ones_enter() {
     down("SSSD knows them from before");
     sh("systemctl stop sssd; rm -f /var/lib/sss/db/* /var/lib/sss/mc/*; systemctl start sssd");
     down("SSSD has never seen them");
-    sh(
-        "systemctl stop sssd.service sssd-nss.socket sssd-pam.socket sssd-pam-priv.socket sssd-nss.service sssd-pam.service",
-    );
+    sh(STOP_SSSD);
     down("SSSD does not run");
-    sh("systemctl start sssd-nss.socket sssd-pam.socket sssd-pam-priv.socket sssd.service");
+    sh(START_SSSD);
     find_directory();
     assert_eq!(log_in(port, LENA.0, LENA.1).0, 204, "none of it was counted as failed");
 }
@@ -85,6 +86,22 @@ fn who_is_taken_out_of_a_group_in_the_directory_is_out_within_a_minute() {
     let cookie = enter(port, LENA.0, LENA.1);
     let mut serial = open(port, "serial/0", &cookie);
     serial.command("echo $((6 * 7)) is right", "42 is right");
+    // While SSSD is away nobody is taken for gone, whatever the host says of them meanwhile.
+    sh(STOP_SSSD);
+    for _ in 0..3 {
+        sh("console-proxy publish ldap-group");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    sh(START_SSSD);
+    find_directory();
+    serial.command("echo $((7 * 7)) is right", "49 is right");
+    // Who is the host's own needs no directory to be gone.
+    let _ann = User::in_groups("e2e-ann", "libvirt");
+    sh("echo e2e-ann:secret | chpasswd");
+    let mut display = open(port, "vnc", &enter(port, "e2e-ann", "secret"));
+    sh("userdel e2e-ann; console-proxy publish ldap-group");
+    let end = display.wait_for_close(MINUTE);
+    assert_eq!(end, (4403, "this host knows no such user any more".to_owned()));
     sh("/root/ldap.sh remove lena operators");
     let end = serial.wait_for_close(MINUTE);
     sh("/root/ldap.sh add lena operators");
