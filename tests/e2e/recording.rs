@@ -25,7 +25,7 @@ fn a_console_is_recorded_where_the_configuration_says_so_into_a_file_of_roots() 
     guest.wait_to_boot();
     let mut serial = guest.open("serial/0");
     serial.read_until("[console-proxy: what this console shows is recorded]\r\n", SOON);
-    serial.command("echo the answer is $((6 * 7))", "the answer is 42");
+    serial.command("echo the answer is $((6 * 7))", "the answer is 42\r\n");
     drop(serial);
     let recording = wait_for("the recording", SOON, || {
         recordings(&guest).into_iter().find(|path| replay(path).contains("the answer is 42\r\n"))
