@@ -277,10 +277,23 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// libvirt's own test driver: one running guest named `test`, id 1.
-    fn driver() -> Libvirt {
-        Libvirt::open_at("test:///default", false).unwrap()
+    /// libvirt's own test driver: one running guest named `test`, id 1. All connections of a process share it, and what
+    /// they define, until the last is closed: one test at a time.
+    struct Driver(Libvirt, #[allow(dead_code, reason = "held until the connection is closed")] MutexGuard<'static, ()>);
+
+    impl std::ops::Deref for Driver {
+        type Target = Libvirt;
+        fn deref(&self) -> &Libvirt {
+            &self.0
+        }
+    }
+
+    fn driver() -> Driver {
+        static ONE: Mutex<()> = Mutex::new(());
+        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Driver(Libvirt::open_at("test:///default", false).unwrap(), turn)
     }
 
     #[test]
@@ -305,7 +318,7 @@ mod tests {
         let uuid: Uuid = "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap();
         let xml =
             format!("<domain type='test'><name>{uuid}</name><memory>1</memory><os><type>hvm</type></os></domain>");
-        libvirt.0.define_domain_xml(&xml).unwrap();
+        libvirt.0.0.define_domain_xml(&xml).unwrap();
         assert_ne!(libvirt.find(uuid.as_str()).unwrap().uuid, uuid, "for a person it is");
         assert!(matches!(libvirt.guest(&uuid), Err(LibvirtError::NoSuchGuest(_))));
         let running = libvirt.find("test").unwrap().uuid;
@@ -314,7 +327,8 @@ mod tests {
 
     #[test]
     fn a_guests_xml_is_what_the_rules_read() {
-        let guest = driver().find("test").unwrap();
+        let libvirt = driver();
+        let guest = libvirt.find("test").unwrap();
         assert!(guest.active());
         let domain = crate::rules::domain::Domain::parse(&guest.xml(Which::Stored).unwrap()).unwrap();
         assert_eq!(domain.uuid, guest.uuid);
