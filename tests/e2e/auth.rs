@@ -345,7 +345,9 @@ fn a_proxy_that_takes_all_connections_that_it_can_get_keeps_nobody_elsewhere_fro
     wait_until("it to hold its share", SOON, || held() >= 32);
     for _ in 0..10 {
         assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
-        assert!(held() <= 33, "its share and no more");
+        // Its share, as much again that has ended and the manager has not seen end yet, and the login.
+        let held = held();
+        assert!(held <= 2 * 32 + 1, "{held} connections");
     }
     assert_eq!(greedy.try_wait().unwrap(), None, "it still asks");
     fs::write(ENOUGH, "").unwrap();
