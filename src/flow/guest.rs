@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result, bail};
+
 use super::audit::Audit;
 use super::hub::{Before, Hub, Hubs, Limits, Port};
 use super::limits::Crowd;
@@ -33,7 +35,6 @@ use crate::rules::revoked::Subject;
 use crate::rules::route::{Auth, Backend, Route, Way};
 use crate::rules::session::Session;
 use crate::rules::ticket::{self, BadTicket, Claims, Mode};
-use anyhow::{Context, Result, bail};
 
 /// How backends are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

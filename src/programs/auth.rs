@@ -1,5 +1,5 @@
-//! `console-proxy-auth`: asks PAM about one user, for the guest's proxy that the broker gave the connection to. Root, a process per question,
-//! and one more below it that asks PAM: modules may hang, print, crash or end it.
+//! `console-proxy-auth`: asks PAM about one user, for the guest's proxy that the broker gave the connection to. Root, a
+//! process per question, and one more below it that asks PAM: modules may hang, print, crash or end it.
 
 use std::io::Write;
 use std::net::Shutdown;
