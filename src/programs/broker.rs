@@ -1,28 +1,26 @@
 //! `console-proxy-broker`: hands the proxy of a guest connected descriptors of that guest's backends.
 //! Root, socket-activated, a thread per caller, gone when nobody called for a while.
 
+mod grant;
+
 use std::collections::HashMap;
-use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use self::grant::{connect_unix, grant, warn_unguarded};
 use crate::edges::broker_server;
 use crate::edges::caller::{self, Caller, Known};
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{claims, files, introduction, journal, logs, nft, publish, recordings, terminal};
+use crate::edges::{introduction, journal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::guest::{Console, printable};
-use crate::rules::route::{Backend, Route, log_place};
 
 /// The broker ends when no proxy lives, and nobody was connected, for this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -191,128 +189,6 @@ fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Re
     let Some(request) = broker_server::read_request(stream, PATIENCE)? else { return Ok(None) };
     caller.speaks_of(&request.guest).map_err(denied)?;
     Ok(Some((caller, request)))
-}
-
-/// What a proxy gets.
-#[derive(Default)]
-struct Granted {
-    descriptors: Vec<OwnedFd>,
-    /// Which files of a log they are.
-    files: Vec<u8>,
-    lock: Option<terminal::Lock>,
-    /// The port, where it is one that the guard should guard.
-    guarded: Option<u16>,
-}
-
-/// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
-fn grant(paths: &Paths, displays: &Displays, caller: &Caller, request: &Request) -> Result<Granted, Refusal> {
-    let unknown = |words: String| Refusal::new(Kind::Unknown, words);
-    let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
-    let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
-    let console = request.console.ok_or_else(|| unknown("no console is named".to_owned()))?;
-    let way = route.way(console).ok_or_else(|| unknown(format!("guest {} has no {console}", caller.guest)))?;
-    let backend = match request.part {
-        Part::Raw => way.raw.as_ref(),
-        Part::Websocket => way.websocket.as_ref(),
-        Part::Recording => {
-            let file = recording(paths, caller, &route, console)?;
-            return Ok(Granted { descriptors: vec![file.into()], ..Granted::default() });
-        }
-        Part::Log => {
-            let log = way.log.as_ref().ok_or_else(|| unknown(format!("{console} has no log")))?;
-            check_owner(paths, caller, &route, &log_place(log), log)?;
-            let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
-            return Ok(Granted { descriptors, files, ..Granted::default() });
-        }
-        Part::Login => None,
-    };
-    let backend = backend.ok_or_else(|| unknown(format!("{console} has no such backend")))?;
-    if let Some(place) = backend.place() {
-        check_owner(paths, caller, &route, &place, &backend.to_string())?;
-    }
-    if !caller.is_alive() {
-        return Err(Refusal::new(Kind::Denied, "the caller has gone"));
-    }
-    let config = files::config(paths).unwrap_or_default();
-    let guarded = match backend {
-        Backend::Tcp(_, port) => Some(*port).filter(|port| config.serial.ports.contains(*port)),
-        _ => None,
-    };
-    let (descriptor, lock) = open(paths, displays, backend, caller, config.proxy.connect_timeout)?;
-    Ok(Granted { descriptors: vec![descriptor], files: Vec::new(), lock, guarded })
-}
-
-/// Makes a file for a recording where the configuration asks for one: nothing of it is the caller's to say. What is kept
-/// of that guest's no longer goes first.
-fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) -> Result<File, Refusal> {
-    let refused = |words: String| Refusal::new(Kind::Refused, words);
-    let config = files::config(paths).map_err(|why| refused(format!("{why:#}")))?;
-    if !config.record.wants(&route.name, console) {
-        return Err(Refusal::new(Kind::Denied, format!("the configuration asks for no recording of {console}")));
-    }
-    match recordings::prune_guest(paths, &caller.guest, &config.record, SystemTime::now()) {
-        Ok(removed) => removed.iter().for_each(|path| tracing::info!("{} was kept no longer", path.display())),
-        Err(why) => tracing::error!("old recordings of {} cannot be removed: {why}", caller.guest),
-    }
-    recordings::create(paths, &caller.guest, &route.name, console, publish::now())
-        .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
-}
-
-/// Whether a place is the caller's guest's.
-fn check_owner(paths: &Paths, caller: &Caller, route: &Route, place: &str, words: &str) -> Result<(), Refusal> {
-    let unknown = |words: String| Err(Refusal::new(Kind::Unknown, words));
-    match claims::owner(paths, place) {
-        Some(owner) if owner == caller.guest => Ok(()),
-        Some(owner) => unknown(format!("{words} belongs to guest {owner} by now")),
-        None => unknown(format!("nobody knows whose {words} is: `console-proxy publish {}`", printable(&route.name))),
-    }
-}
-
-/// A port that wiring made is open to every local user while the guard is away: sync brings it back.
-fn warn_unguarded(paths: &Paths, port: u16) {
-    if matches!(nft::is_loaded(), Ok(false)) {
-        tracing::warn!(
-            "the guard (table inet console_proxy) is not in the kernel: any local user can reach port {port}; having it loaded"
-        );
-        if let Err(why) = files::leave_note(&paths.queue(), "guard") {
-            tracing::error!("cannot leave a note for sync: {why}");
-        }
-    }
-}
-
-fn open(
-    paths: &Paths,
-    displays: &Displays,
-    backend: &Backend,
-    caller: &Caller,
-    patience: Duration,
-) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
-    let failed = |why: std::io::Error| {
-        let silent = matches!(why.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
-        Refusal::new(if silent { Kind::Silent } else { Kind::Refused }, format!("{backend}: {why}"))
-    };
-    match backend {
-        Backend::Tcp(ip, port) => {
-            let stream = TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), patience).map_err(failed)?;
-            Ok((stream.into(), None))
-        }
-        Backend::Unix(path) => connect_unix(path, patience).map(|stream| (stream, None)).map_err(failed),
-        Backend::Pty(number) => {
-            let lock = terminal::lock(paths, *number, caller.pid)?;
-            Ok((terminal::open(*number)?, Some(lock)))
-        }
-        // Not of the request: whose display it is says the caller's unit.
-        Backend::Display(index) => displays.open(&caller.guest, *index, patience).map(|display| (display, None)),
-    }
-}
-
-/// A unix connect blocks while the backlog is full; with a send timeout it gives up (unix(7)).
-fn connect_unix(path: &str, patience: Duration) -> std::io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(patience))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, None)?;
-    Ok(socket)
 }
 
 /// How many connections each user has, and may have.
