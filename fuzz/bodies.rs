@@ -86,55 +86,57 @@ pub fn ticket(data: &[u8]) {
     }
 }
 
-/// Lines: the path, the query, Origin, Host, Authorization, and any number of Cookie headers.
+/// Lines: the path, the query, Origin, Host, Authorization, and any number of Cookie headers, which are bytes.
 pub fn request(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let mut lines = text.split('\n');
+    let mut lines = data.split(|byte| *byte == b'\n');
     let [path, query, origin, host, authorization] = std::array::from_fn(|_| lines.next().unwrap_or_default());
-    let cookies: Vec<&str> = lines.collect();
+    let cookies: Vec<&[u8]> = lines.collect();
 
-    if let Some(Endpoint::Console(console)) = Endpoint::from_path(path) {
+    let (path, query) = (String::from_utf8_lossy(path), String::from_utf8_lossy(query));
+    if let Some(Endpoint::Console(console)) = Endpoint::from_path(&path) {
         assert_eq!(format!("/{console}"), path, "one spelling");
     }
     let named = |key: &str| query.split('&').filter(|pair| pair.starts_with(key)).count();
-    if let Ok(Some(token)) = request::query_token(query) {
+    if let Ok(Some(token)) = request::query_token(&query) {
         assert!(named("token=") == 1 && !token.is_empty() && !token.contains('&'));
     }
-    if let Ok(Some(client)) = request::client(query) {
+    if let Ok(Some(client)) = request::client(&query) {
         assert!(named("client=") == 1 && query.contains(&format!("client={client}")) && client.len() <= 64);
     }
     let own = request::session_cookie(&known().guest);
     let other = request::session_cookie(&"00000000-490b-4b9b-8641-7573c0eba77c".parse().unwrap());
     for name in [own.as_str(), &other, "token"] {
-        let all = cookies.iter().flat_map(|header| header.split(';')).filter_map(|pair| pair.split_once('='));
-        let mut all = all.filter(|(key, _)| key.trim_start() == name).map(|(_, value)| value.trim_end());
-        let expected = match (all.next(), all.next()) {
-            (Some(_), Some(_)) => Err(()),
-            (first, _) => Ok(first.filter(|value| !value.is_empty())),
-        };
+        // Anything may stand before and behind it, also what is no text.
+        let start = [name.as_bytes(), b"="].concat();
+        let all = cookies.iter().flat_map(|header| header.split(|byte| *byte == b';'));
+        let all = all.filter_map(|pair| pair.trim_ascii().strip_prefix(&start[..]));
+        let all: Vec<_> = all.filter(|value| !value.is_empty()).collect();
+        let expected = if all.len() > 1 { Err(()) } else { Ok(all.first().copied()) };
         assert_eq!(request::cookie(cookies.iter().copied(), name).map_err(|_| ()), expected, "{name} of {cookies:?}");
     }
     if let Some(token) = request::bearer(authorization) {
-        assert!(authorization[..7].eq_ignore_ascii_case("bearer ") && authorization[7..].trim() == token);
+        assert!(authorization[..7].eq_ignore_ascii_case(b"bearer ") && authorization[7..].trim_ascii() == token);
     }
+    let _ = request::basic(authorization);
 
     let listed = "https://panel.example";
-    let (header, host) = (Some(origin).filter(|text| !text.is_empty()), Some(host).filter(|text| !text.is_empty()));
+    let header = Some(origin).filter(|header| !header.is_empty());
+    let host = request::host([host].into_iter(), None, true).ok().flatten();
     match request::origin(header, Some("https"), host, [listed].into_iter()) {
         OriginVerdict::Absent => assert_eq!(header, None),
-        OriginVerdict::Own => assert!(origin.eq_ignore_ascii_case(&format!("https://{}", host.unwrap()))),
-        OriginVerdict::Listed => assert!(origin.eq_ignore_ascii_case(listed)),
-        OriginVerdict::Refused => assert!(header.is_some() && origin != listed),
+        OriginVerdict::Own => assert!(origin.eq_ignore_ascii_case(format!("https://{}", host.unwrap()).as_bytes())),
+        OriginVerdict::Listed => assert!(origin.eq_ignore_ascii_case(listed.as_bytes())),
+        OriginVerdict::Refused => assert!(header.is_some() && origin != listed.as_bytes()),
     }
     assert_ne!(request::origin(header, None, host, std::iter::empty()), OriginVerdict::Own, "nobody said how");
-    if let Some(host) = host.and_then(request::strict_host) {
-        assert!(host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)), "{host}");
+    if let Some(host) = host {
+        assert!(host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b)), "{host}");
     }
-    if let Some(name) = request::subprotocol([query].into_iter()) {
-        assert!(query.split(',').any(|offered| offered.trim() == name) && name.len() <= 64);
-        assert!(!name.to_ascii_lowercase().contains("token"));
+    if let Some(name) = request::subprotocol(cookies.iter().copied()) {
+        assert!(cookies.iter().any(|offered| offered.windows(name.len()).any(|part| part == name.as_bytes())));
+        assert!(name.len() <= 64 && !name.to_ascii_lowercase().contains("token"));
     }
-    let _ = Forwarded::read(cookies.iter().map(|cookie| cookie.as_bytes()), [origin.as_bytes()].into_iter());
+    let _ = Forwarded::read(cookies.iter().copied(), [origin].into_iter());
 }
 
 /// The bytes as a request, as an answer, and as the text of /proc/PID/cgroup.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::backends::Stream;
 use super::tls::{FromClient, ToBackend, ToProxy};
 use crate::rules::forwarded::Forwarded;
+use crate::rules::request::{self, BadRequest};
 
 /// The most bytes that a request's head may have; hyper answers 431 beyond.
 const LARGEST_HEAD: usize = 32 << 10;
@@ -155,6 +157,8 @@ pub struct Asked {
     pub path: String,
     /// The target's query, as sent, without `?`.
     pub query: String,
+    /// The Host: a name or an address, with or without a port. HTTP/1.0 may come without.
+    pub host: Option<String>,
     /// What a reverse proxy says of the browser; nothing where none is believed.
     pub forwarded: Option<Forwarded>,
     headers: HeaderMap,
@@ -162,26 +166,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// A header that may stand once, as text.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers(name).next()
-    }
-
-    /// All values of a header that are text.
-    pub fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
-    }
-
-    /// All values of a header, text or not.
-    pub fn raw_headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    /// All values of a header, as they came: text or not.
+    pub fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
     }
 
-    /// How often a header stands there.
-    #[must_use]
-    pub fn count(&self, name: &str) -> usize {
-        self.headers.get_all(name).into_iter().count()
+    /// The value of a header that may stand once; two are refused.
+    pub fn once(&self, name: &str) -> Result<Option<&[u8]>, BadRequest> {
+        request::once(self.headers(name))
     }
 
     /// The right to the connection after a 101.
@@ -223,8 +215,13 @@ where
     A: Future<Output = Reply>,
 {
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let answering = handler(asked(request));
-        async { Ok::<_, Infallible>(response(answering.await)) }
+        let answering = asked(request).map(&handler);
+        async {
+            Ok::<_, Infallible>(response(match answering {
+                Ok(answering) => answering.await,
+                Err(why) => bad_request(&why),
+            }))
+        }
     });
     let back = Arc::new(Mutex::new(None));
     let lent = Lent { client: Some(client), back: back.clone(), stalled: None };
@@ -242,19 +239,44 @@ where
     served
 }
 
-fn asked(mut request: hyper::Request<Incoming>) -> Asked {
+/// What hyper leaves to us of RFC 9112 is judged here, for every listener: who is asked (3.2), and a body in pieces,
+/// which nothing here takes. Beside a Content-Length one proxy of a chain may read another request than the next
+/// (6.3); hyper has dropped that header by now.
+fn asked(mut request: hyper::Request<Incoming>) -> Result<Asked, BadRequest> {
     let upgrade = request.headers().contains_key(hyper::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, _body) = request.into_parts();
-    // Origin form alone: an absolute target would name another host than the Host header.
-    let origin_form = parts.uri.authority().is_none();
-    Asked {
-        is_http_1_1: parts.version == hyper::Version::HTTP_11,
+    if parts.headers.contains_key(hyper::header::TRANSFER_ENCODING) {
+        return Err(BadRequest(
+            "no body in pieces (Transfer-Encoding) is taken here: send none, or its Content-Length",
+        ));
+    }
+    let is_http_1_1 = parts.version == hyper::Version::HTTP_11;
+    let hosts = parts.headers.get_all(hyper::header::HOST).into_iter().map(HeaderValue::as_bytes);
+    let host = request::host(hosts, parts.uri.authority().map(Authority::as_str), is_http_1_1)?.map(str::to_owned);
+    Ok(Asked {
+        is_http_1_1,
         method: parts.method.as_str().to_owned(),
-        path: if origin_form { parts.uri.path().to_owned() } else { String::new() },
+        path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
+        host,
         forwarded: None,
         headers: parts.headers,
         upgrade,
+    })
+}
+
+/// Where the next request would begin is not certain: the connection ends.
+fn bad_request(why: &BadRequest) -> Reply {
+    let headers = [
+        ("connection", "close"),
+        ("content-type", "text/plain; charset=utf-8"),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ];
+    Reply {
+        status: 400,
+        headers: headers.map(|(name, value)| (name, value.to_owned())).into(),
+        body: format!("{why}\n").into(),
     }
 }
 
@@ -339,8 +361,8 @@ where
         let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
         return Err(NoWebsocket::Refused { status, words });
     }
-    let accept = response.headers().get("sec-websocket-accept").and_then(|value| value.to_str().ok());
-    if accept != Some(derive_accept_key(key.as_bytes()).as_str()) {
+    let accept = response.headers().get("sec-websocket-accept").map(HeaderValue::as_bytes);
+    if accept != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(io::Error::other("the backend's websocket answer has a wrong key").into());
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(io::Error::other)?;

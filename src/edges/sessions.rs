@@ -32,8 +32,8 @@ impl Id {
 
     /// The name of the session that a cookie stands for.
     #[must_use]
-    pub fn of_cookie(cookie: &str) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, cookie.as_bytes());
+    pub fn of_cookie(cookie: impl AsRef<[u8]>) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, cookie.as_ref());
         Self(hex(digest.as_ref()))
     }
 }
@@ -196,7 +196,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let at = |seconds: u64, jti| Session { began: seconds * 1000, ends: seconds + 60, ..session(jti) };
-        let id = Id::of_cookie(&store.add(&at(100, "a"), |_, _| true).unwrap());
+        let id = Id::of_cookie(store.add(&at(100, "a"), |_, _| true).unwrap());
         store.remove(&id).unwrap();
         assert_eq!((store.get(&id), store.all().len()), (None, 0));
         store.touch(&id, 101).unwrap();
@@ -231,7 +231,7 @@ mod tests {
             5000,
             60,
         );
-        let ids = [(); 2].map(|()| Id::of_cookie(&store.add(&session, |_, _| true).unwrap()));
+        let ids = [(); 2].map(|()| Id::of_cookie(store.add(&session, |_, _| true).unwrap()));
         let later = Standing { checked: 7, ..Standing::default() };
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]).unwrap().bought, Bought::Password(later.clone()));

@@ -81,7 +81,7 @@ pub async fn answer(guest: Rc<Guest>, peer: Peer, connection: Rc<Connection>, mu
 
 /// Takes a reverse proxy's word for who asks.
 fn believe(asked: &mut Asked) -> Result<Peer, Refused> {
-    let forwarded = Forwarded::read(asked.raw_headers("x-forwarded-for"), asked.raw_headers("x-forwarded-proto"))?;
+    let forwarded = Forwarded::read(asked.headers("x-forwarded-for"), asked.headers("x-forwarded-proto"))?;
     asked.forwarded = Some(forwarded);
     Ok(forwarded.from.map_or(Peer::Unix, Peer::Ip))
 }
@@ -97,6 +97,13 @@ async fn decide(
         refused.headers.push(("allow", allowed.to_owned()));
         refused
     };
+    // What keeps other sites' pages away here is the Origin alone, and one whose name leads to loopback by now (DNS
+    // rebinding) is of the same origin.
+    if guest.is_open_to_all() && !asked.host.as_deref().is_some_and(request::is_loopback) {
+        let words = "nobody has to show a right here (auth = \"none\"), so the Host has to be localhost, a name below it, \
+                     or a loopback address";
+        return Err(refuse(421, words).because(Reason::Origin));
+    }
     if let Some(place) = Place::of_path(&asked.path) {
         let may_ask = matches!(asked.method.as_str(), "GET" | "HEAD");
         return if may_ask { page::serve(&guest, place, asked) } else { Err(wrong_method("GET, HEAD")) };

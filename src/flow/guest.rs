@@ -125,6 +125,12 @@ impl Guest {
         Ok(Some(route))
     }
 
+    /// Whether nobody has to show a right: with `auth = "none"` in a route by hand.
+    pub(super) fn is_open_to_all(&self) -> bool {
+        let route = || self.route().ok().flatten().or_else(|| self.last_route());
+        self.opener == Opener::Direct && route().is_some_and(|route| route.auth == Auth::None)
+    }
+
     /// The route as it was when it could be read last.
     pub(super) fn last_route(&self) -> Option<Route> {
         self.last_route.borrow().clone()
@@ -224,7 +230,7 @@ impl Guest {
     #[must_use]
     pub fn origin(
         &self,
-        header: Option<&str>,
+        header: Option<&[u8]>,
         scheme: Option<&str>,
         host: Option<&str>,
         issuer: Option<&str>,

@@ -88,7 +88,6 @@ impl Person {
 
 /// Finds out who asks, by the strongest thing that the request brings.
 pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Peer) -> Result<Person, Refused> {
-    stand_once(asked)?;
     let longest = guest.config().access.session_life;
     if route.auth == Auth::None {
         site(guest, asked, None)?;
@@ -102,16 +101,17 @@ pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, pe
         ));
     }
     let cookie = |name| request::cookie(asked.headers("cookie"), name);
-    let query = request::query_token(&asked.query)?;
-    let authorization = asked.header("authorization");
+    let query = request::query_token(&asked.query)?.map(str::as_bytes);
+    let authorization = asked.once("authorization")?;
     let bearer = authorization.and_then(request::bearer);
     let basic = authorization.and_then(request::basic).transpose()?;
     let cookie_name = request::session_cookie(&route.uuid);
     let session = cookie(&cookie_name)?.map(|cookie| find_session(guest, route, cookie));
-    // A session that has ended must not hide the ticket that spice-html5 brings in a cookie.
-    let spare = if matches!(session, Some(Ok(_))) || basic.is_some() { None } else { cookie("token")? };
+    // A session that has ended must not hide the ticket that spice-html5 brings in a cookie. Other applications of the
+    // same host name may have cookies of that name, too: of several none counts.
+    let spare = if matches!(session, Some(Ok(_))) || basic.is_some() { None } else { cookie("token").unwrap_or(None) };
 
-    let ticket = query.or(bearer).or(spare).map(|token| guest.check_ticket(token, route));
+    let ticket = query.or(bearer).or(spare).map(|token| guest.check_ticket(&String::from_utf8_lossy(token), route));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
     let verdict = site(guest, asked, issuer.as_deref())?;
     // A browser says where a websocket or a POST comes from; without that, only a ticket or a password counts.
@@ -174,7 +174,6 @@ pub(super) fn no_right(user: &str) -> Refused {
 
 /// The session that a page brings in order to end it, with whatever right is left in it. Nobody is asked about its user.
 pub(super) fn session_to_end(guest: &Guest, route: &Route, asked: &Asked) -> Result<(Id, Session), Refused> {
-    stand_once(asked)?;
     let cookie = request::cookie(asked.headers("cookie"), &request::session_cookie(&route.uuid))?.map(Id::of_cookie);
     let found = cookie.and_then(|id| guest.store.get(&id).map(|session| (id, session)));
     match (site(guest, asked, None)?, found) {
@@ -188,20 +187,17 @@ fn no_origin() -> Refused {
     refuse(401, "a session counts with an Origin header alone: use a ticket").because(Reason::Session)
 }
 
-fn stand_once(asked: &Asked) -> Result<(), Refused> {
-    let once = ["origin", "host", "authorization"].iter().all(|name| asked.count(name) <= 1);
-    if once { Ok(()) } else { Err(refuse(400, "the request has a header twice that may stand once")) }
-}
-
 /// Which site's page asks; one that may not is refused.
 fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerdict, Refused> {
-    let (origin, scheme) = (asked.header("origin"), guest.scheme_of(asked));
-    let verdict = guest.origin(origin, scheme, asked.header("host"), issuer);
+    let (origin, scheme) = (asked.once("origin")?, guest.scheme_of(asked));
+    let verdict = guest.origin(origin, scheme, asked.host.as_deref(), issuer);
     if verdict != OriginVerdict::Refused {
         return Ok(verdict);
     }
     let words = match scheme {
-        Some(_) => format!("pages of {} may not connect here", printable(origin.unwrap_or_default())),
+        Some(_) => {
+            format!("pages of {} may not connect here", printable(&String::from_utf8_lossy(origin.unwrap_or_default())))
+        }
         None => "the reverse proxy does not say X-Forwarded-Proto: no page is known to be of this site".to_owned(),
     };
     Err(refuse(403, words).because(Reason::Origin))
@@ -210,7 +206,7 @@ fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerd
 const ENDED: &str = "the session has ended: get another ticket, or log in again";
 
 /// The session of a cookie; an error: why it does not count, in words.
-fn find_session(guest: &Guest, route: &Route, cookie: &str) -> Result<(Id, Session), &'static str> {
+fn find_session(guest: &Guest, route: &Route, cookie: &[u8]) -> Result<(Id, Session), &'static str> {
     let id = Id::of_cookie(cookie);
     let session = guest.store.get(&id).ok_or(ENDED)?;
     if let Some(why) = guest.ended(route, &Subject::of_session(id.as_str(), &session)) {

@@ -7,7 +7,6 @@ use super::guest::Guest;
 use super::refused::{Refused, refuse};
 use crate::edges::http::{Asked, Reply};
 use crate::edges::web::Content;
-use crate::rules::request::strict_host;
 use crate::rules::web::{Encoding, Owner, Place, accepted, etag, has_already, inline_style, media_type, policy};
 
 /// What `/` says where the page is not installed.
@@ -63,7 +62,7 @@ fn protection(guest: &Guest, owner: Owner<'_>, asked: &Asked) -> Vec<(&'static s
     let config = guest.config();
     let frames = &config.access.embed_origins;
     let scheme = guest.scheme_of(asked);
-    let host = asked.header("host").filter(|_| asked.count("host") == 1 && scheme.is_some()).and_then(strict_host);
+    let host = asked.host.as_deref().filter(|_| scheme.is_some());
     vec![
         ("content-security-policy", policy(owner, frames, scheme.unwrap_or_default(), host)),
         ("x-content-type-options", "nosniff".to_owned()),

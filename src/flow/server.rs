@@ -15,7 +15,6 @@ use super::{audit, limits};
 use crate::edges::http::{self, Asked, Client, Reply};
 use crate::edges::tls;
 use crate::rules::close::End;
-use crate::rules::request::strict_host;
 
 /// How much the kernel takes for a client that has not acknowledged it, in bytes; it doubles this for
 /// its own needs.
@@ -197,8 +196,7 @@ async fn secure(guest: &Guest, tcp: TcpStream) -> io::Result<Secured> {
 /// Plain HTTP on the port: to the same place over TLS, but never with a path or a query, which may
 /// hold a ticket.
 fn redirect(asked: &Asked) -> Reply {
-    let host = asked.header("host").and_then(strict_host).filter(|_| asked.count("host") == 1);
-    match host {
+    match &asked.host {
         Some(host) => Reply {
             status: 308,
             headers: vec![("location", format!("https://{host}/")), ("connection", "close".to_owned())],

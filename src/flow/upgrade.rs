@@ -14,14 +14,14 @@ use crate::rules::request::{self, Endpoint};
 use crate::rules::told::PROTOCOL;
 
 /// The rules of RFC 6455, 4.2.1, for an upgrade request. Returns its key.
-pub(super) fn check(asked: &Asked) -> Result<String, Refused> {
+pub(super) fn check(asked: &Asked) -> Result<Vec<u8>, Refused> {
     if !asked.is_http_1_1 || !asks_for_websocket(asked) || !request::has_word(asked.headers("connection"), "upgrade") {
         let mut refused =
             refuse(426, "this is a console: open it as a websocket (wss://), for example with noVNC or xterm.js");
         refused.headers.extend([("upgrade", "websocket".to_owned()), ("connection", "Upgrade".to_owned())]);
         return Err(refused);
     }
-    if asked.count("sec-websocket-version") != 1 || asked.header("sec-websocket-version") != Some("13") {
+    if asked.once("sec-websocket-version") != Ok(Some(b"13")) {
         let mut refused = refuse(426, "only version 13 of the websocket protocol is spoken here");
         refused.headers.extend([
             ("sec-websocket-version", "13".to_owned()),
@@ -30,10 +30,8 @@ pub(super) fn check(asked: &Asked) -> Result<String, Refused> {
         ]);
         return Err(refused);
     }
-    let key = asked
-        .header("sec-websocket-key")
-        .filter(|key| request::is_websocket_key(key) && asked.count("sec-websocket-key") == 1);
-    key.map(str::to_owned).ok_or_else(|| refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64"))
+    let key = asked.once("sec-websocket-key")?.filter(|key| request::is_websocket_key(key));
+    key.map(<[u8]>::to_vec).ok_or_else(|| refuse(400, "Sec-WebSocket-Key is not 16 bytes in base64"))
 }
 
 /// Whether the client understands what it is told beside a console's bytes, and refusals as close frames.
@@ -42,13 +40,13 @@ pub(super) fn listens(asked: &Asked) -> bool {
 }
 
 /// The answer to a request with this key: from now on it is a websocket.
-pub(super) fn accept(key: &str, asked: &Asked) -> Reply {
+pub(super) fn accept(key: &[u8], asked: &Asked) -> Reply {
     let offered = asked.headers("sec-websocket-protocol");
     let protocol = if listens(asked) { Some(PROTOCOL) } else { request::subprotocol(offered) };
     let mut headers = vec![
         ("upgrade", "websocket".to_owned()),
         ("connection", "Upgrade".to_owned()),
-        ("sec-websocket-accept", websocket::derive_accept_key(key.as_bytes())),
+        ("sec-websocket-accept", websocket::derive_accept_key(key)),
     ];
     headers.extend(protocol.map(|protocol| ("sec-websocket-protocol", protocol.to_owned())));
     Reply { status: 101, headers, ..Reply::default() }

@@ -1,6 +1,8 @@
 //! The page's files, and other people's clients beside it: which path is which file, in which encoding it goes out,
 //! and what a browser is told about it. Texts in, decisions out; knows no file system.
 
+use super::request::items;
+
 /// What a path means. There is no second spelling: nothing is decoded, joined or normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
@@ -143,9 +145,9 @@ impl Encoding {
 /// The encodings that a client takes, the best first, by all its `Accept-Encoding` headers (RFC 9110, 12.5.3). The
 /// plain bytes are always among them: a client that takes nothing at all gets them rather than nothing.
 #[must_use]
-pub fn accepted<'h>(headers: impl Iterator<Item = &'h str>) -> Vec<Encoding> {
+pub fn accepted<'h>(headers: impl Iterator<Item = &'h [u8]>) -> Vec<Encoding> {
     let (mut brotli, mut gzip, mut identity, mut others) = (None, None, None, None);
-    for part in headers.flat_map(|header| header.split(',')) {
+    for part in items(headers) {
         let (name, parameters) = part.split_once(';').unwrap_or((part, ""));
         let slot = match name.trim().to_ascii_lowercase().as_str() {
             "br" => &mut brotli,
@@ -194,9 +196,8 @@ pub fn etag(content: &[u8]) -> String {
 
 /// Whether a browser has it already, by all its `If-None-Match` headers: compared weakly (RFC 9110, 13.1.2).
 #[must_use]
-pub fn has_already<'h>(mut headers: impl Iterator<Item = &'h str>, etag: &str) -> bool {
-    let is_it = |one: &str| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag;
-    headers.any(|header| header.split(',').any(|one| is_it(one.trim())))
+pub fn has_already<'h>(headers: impl Iterator<Item = &'h [u8]>, etag: &str) -> bool {
+    items(headers).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
 }
 
 /// Whose page a policy is for.
@@ -321,7 +322,7 @@ mod tests {
             (vec!["br;q=2, gzip;q=-1, *;q=0.1234"], vec![Identity]),
             (vec!["br;q=x, gzip;q=1.5"], vec![Identity]),
         ] {
-            assert_eq!(accepted(headers.clone().into_iter()), encodings, "{headers:?}");
+            assert_eq!(accepted(headers.iter().map(|header| header.as_bytes())), encodings, "{headers:?}");
         }
     }
 
@@ -341,7 +342,7 @@ mod tests {
             (vec![format!("w/{tag}")], false),
             (vec![String::new()], false),
         ] {
-            assert_eq!(has_already(headers.iter().map(String::as_str), &tag), has, "{headers:?}");
+            assert_eq!(has_already(headers.iter().map(String::as_bytes), &tag), has, "{headers:?}");
         }
     }
 

@@ -219,6 +219,27 @@ test('who came by a link is told as whom until they close the notice, also in a 
     await person.close();
 });
 
+test('a cookie of another application of this host, with letters beyond ASCII, keeps nobody out', async () => {
+    const bytes = (encoding) => Buffer.from('lang=français', encoding).toString('latin1');
+    for (const encoding of ['latin1', 'utf8']) {
+        const person = await Person.with();
+        const another = await site('localhost', { '/': 'another application' }, { 'set-cookie': `${bytes(encoding)}; Path=/; Secure` });
+        await person.open(`${another.origin}/`);
+        await person.page.reload();
+        assert.equal(another.asked.at(-1).cookie, bytes(encoding), 'the browser keeps it as it is, and sends it');
+        await person.open(await guest.url('', '#serial/0'));
+        await person.sees('connected', 'serial/0');
+        await person.page.reload();
+        await person.sees('connected', 'serial/0');
+        await person.logOut();
+        await person.sees('login');
+        await person.logIn('ann', PASSWORD);
+        await person.sees('connected', 'serial/0');
+        await another.close();
+        await person.close();
+    }
+});
+
 test('the cookie of one guest, renamed, is none of another', async () => {
     const person = await loggedIn();
     const [cookie] = (await person.context.cookies()).filter(({ name }) => name.startsWith('__Host-console-proxy-'));

@@ -16,12 +16,14 @@ function selfSigned() {
     return certificate;
 }
 
-/** Serves these bodies, by path, under `https://NAME:PORT`; `close` ends it. */
-export async function site(name, pages) {
+/** Serves these bodies, by path, under `https://NAME:PORT`; `asked` has the headers of what came; `close` ends it. */
+export async function site(name, pages, headers = {}) {
+    const asked = [];
     const server = createServer(selfSigned(), (request, response) => {
+        asked.push(request.headers);
         const body = pages[new URL(request.url, 'https://x').pathname];
         const type = { mjs: 'text/javascript', css: 'text/css' }[request.url.split('.').pop()] ?? 'text/html';
-        response.writeHead(body === undefined ? 404 : 200, { 'content-type': type });
+        response.writeHead(body === undefined ? 404 : 200, { 'content-type': type, ...headers });
         response.end(body ?? '');
     });
     await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
@@ -29,6 +31,7 @@ export async function site(name, pages) {
     server.unref();
     return {
         pages,
+        asked,
         origin: `https://${name}:${server.address().port}`,
         close: () => new Promise((closed) => { server.close(closed); server.closeAllConnections(); }),
     };

@@ -21,6 +21,7 @@ mod faults;
 mod frames;
 mod front;
 mod guest;
+mod headers;
 mod history;
 mod issuers;
 mod limits;

@@ -124,7 +124,9 @@ fn nothing_inline_runs_in_the_page_and_other_clients_work_as_they_are() {
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
     );
-    let client = proxy.ask("GET", "/clients/novnc/vnc.html", &[("Host", "evil; script-src *")]);
+    let evil = proxy.ask("GET", "/clients/novnc/vnc.html", &[("Host", "evil; script-src *")]);
+    assert_eq!((evil.status, evil.header("content-security-policy")), (400, ""));
+    let client = proxy.ask("GET", "/clients/novnc/vnc.html", &[("Host", "[::1]:1")]);
     let policy = client.header("content-security-policy");
     assert!(policy.contains("script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"), "{policy}");
     assert!(policy.contains("connect-src 'self';") && policy.ends_with("frame-ancestors 'none'"), "{policy}");

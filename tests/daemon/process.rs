@@ -162,6 +162,33 @@ fn by_hand_a_route_may_ask_for_no_ticket_but_pages_of_others_stay_out() {
 }
 
 #[test]
+fn by_hand_without_tickets_only_names_of_this_machine_are_hosts_so_that_no_dns_makes_another_site_its_own() {
+    let proxy = Proxy::by_hand(Host::new().raw("vnc", &Backend::echo()).open_to_all());
+    let port = proxy.address.port();
+    for host in ["localhost", "g1.localhost", "127.0.0.1", "127.0.0.2", "[::1]"] {
+        for host in [host.to_owned(), format!("{host}:{port}")] {
+            let headers = [("Host", host.as_str()), ("Origin", &format!("https://{host}"))];
+            assert_eq!(proxy.ask("GET", "/", &headers).status, 200, "{host}");
+            proxy.try_open("/vnc", &headers).unwrap().echoes("this machine");
+        }
+    }
+    for name in ["evil.example", "localhost.evil.example", "192.168.1.1"] {
+        let host = format!("{name}:{port}");
+        let headers = [("Host", host.as_str()), ("Origin", &format!("https://{host}"))];
+        for target in ["/", "/favicon.svg", "/api/guest", "/clients/novnc/vnc.html"] {
+            let answer = proxy.ask("GET", target, &headers);
+            assert_eq!((answer.status, answer.body.contains("has to be localhost")), (421, true), "{answer:?}");
+        }
+        assert_eq!(proxy.ask("POST", "/api/session", &headers).status, 421);
+        assert_eq!(proxy.refusal("/vnc", &headers).status, 421);
+        assert_eq!(proxy.refusal("/vnc", &headers[..1]).status, 421, "without an Origin, too");
+    }
+    // Where a right has to be shown any name may be the host's.
+    let tickets = Proxy::by_hand(Host::new().raw("vnc", &Backend::echo()));
+    assert_eq!(tickets.ask("GET", "/", &[("Host", "kvm7.example")]).status, 200);
+}
+
+#[test]
 fn by_hand_its_certificate_may_be_given_and_is_made_where_there_is_none() {
     let host = Host::new();
     let given = host.make_certificate();

@@ -31,10 +31,7 @@ fn the_page_needs_no_right_and_tells_nothing_of_the_guest() {
 fn what_is_no_path_of_ours_is_404_and_a_wrong_method_405() {
     let proxy = proxy();
     let bearer = format!("Bearer {}", proxy.ticket());
-    let absolute = format!("https://{}/vnc", proxy.address);
-    for target in
-        ["/serial/99999", "/serial/../vnc", "/serial/", "/nothing", "//vnc", "/vnc/", "/VNC", "/%76nc", &absolute, "*"]
-    {
+    for target in ["/serial/99999", "/serial/../vnc", "/serial/", "/nothing", "//vnc", "/vnc/", "/VNC", "/%76nc", "*"] {
         let method = if target == "*" { "OPTIONS" } else { "GET" };
         let answer = proxy.ask(method, target, &[("Authorization", &bearer)]);
         assert_eq!((answer.status, answer.body.as_str()), (404, "there is nothing at this path\n"), "{target}");
