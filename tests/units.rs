@@ -43,6 +43,13 @@ fn a_proxy_is_exposed_to_at_most_0_6_and_the_broker_to_at_most_3() {
     }
 }
 
+#[test]
+fn sockets_of_proxies_carry_the_mark_that_the_guard_refuses() {
+    let socket = fs::read_to_string(units().join("console-proxy@.socket")).unwrap();
+    let line = format!("\nMark={}\n", console_proxy::edges::nft::HANDED_OUT);
+    assert!(socket.contains(&line), "console-proxy@.socket has no {}", line.trim());
+}
+
 /// Each of these was missing once, in somebody's unit, and left a socket or path dead for good.
 #[test]
 fn no_unit_is_ever_refused_as_started_too_often() {

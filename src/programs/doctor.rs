@@ -14,6 +14,7 @@ use crate::edges::revoked::Watched;
 use crate::edges::{claims, files, host, issuers, keys, nft, ports, ssh, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
+use crate::rules::guard;
 use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
@@ -189,7 +190,7 @@ fn manager(findings: &mut Vec<Finding>) {
 }
 
 fn guard(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
-    match nft::is_current(&sync::guard(config, &sync::routes(paths))) {
+    match nft::is_current(&guard::guard(config, &sync::routes(paths))) {
         Ok(true) => findings.push(Good("the guard is in the kernel (table inet console_proxy)".to_owned())),
         Ok(false) => findings.push(Fault(
             "the guard is not in the kernel, or not the one it should be: local users can reach ports that wiring made"

@@ -2,20 +2,20 @@
 //! only that something changed; what is to be done follows from how things are, so their order and
 //! number do not matter, and a sync that was killed is made up for by the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::edges::nft::{self, Guard};
 use crate::edges::paths::Paths;
-use crate::edges::{files, ports, publish, units};
+use crate::edges::{files, nft, ports, publish, units};
 use crate::rules::config::Config;
+use crate::rules::guard::guard;
 use crate::rules::guest::{Uuid, printable};
 use crate::rules::plan::{self, Active, Plan, Wanted};
-use crate::rules::route::{Backend, Route};
+use crate::rules::route::Route;
 
 /// The unit that starts sync again while something has failed.
 const RETRY: &str = "console-proxy-sync.timer";
@@ -220,20 +220,6 @@ fn note_failure(paths: &Paths, uuid: &Uuid, route: &Route, reason: Option<&str>)
     Ok(())
 }
 
-/// The guard as it should be: the serial range, and the websockets that wiring asked QEMU for.
-#[must_use]
-pub fn guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Guard {
-    let ways = routes.values().flat_map(|route| &route.consoles);
-    let websockets: BTreeSet<u16> = ways
-        .filter(|way| way.guarded)
-        .filter_map(|way| match way.websocket {
-            Some(Backend::Tcp(_, port)) => Some(port),
-            _ => None,
-        })
-        .collect();
-    Guard { serial: config.serial.ports, websockets }
-}
-
 fn keep_guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Result<()> {
     let guard = guard(config, routes);
     if !nft::is_current(&guard)? {
@@ -259,7 +245,7 @@ pub fn remove_guard_unless_needed(paths: &Paths, out: &mut dyn std::io::Write) -
     let config = files::config(paths).unwrap_or_default();
     let held = ports::listened_to().into_iter().any(|port| config.serial.ports.contains(port));
     let guard = guard(&config, &routes(paths));
-    if !held && guard.websockets.is_empty() {
+    if !held && guard.ports.is_empty() {
         return nft::remove();
     }
     writeln!(

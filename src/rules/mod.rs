@@ -13,6 +13,7 @@ pub mod failures;
 pub mod forwarded;
 pub mod frame;
 pub mod gather;
+pub mod guard;
 pub mod guest;
 pub mod history;
 pub mod hook;

@@ -1,9 +1,14 @@
 //! The guard: loopback ports of the serial range are for root alone, whatever becomes of nftables.
 
-use std::net::TcpListener;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use crate::host::{SOON, User, sh, state_of, systemctl, try_sh, wait_for, wait_until};
+use rustix::net::{AddressFamily, SocketType, ipproto};
+
+use crate::host::{Guest, Running, SOON, User, property, sh, state_of, systemctl, try_sh, wait_for, wait_until};
 
 /// In the serial range, and no guest's.
 const PORT: u16 = 28_999;
@@ -32,6 +37,248 @@ fn an_ordinary_user_is_refused_in_the_serial_range_and_root_and_others_ports_are
     for address in own.split_whitespace() {
         assert!(user.run(&format!("bash -c 'echo </dev/tcp/{address}/{PORT}'")).is_err(), "{address}");
     }
+}
+
+/// This suite's own binary, where every user may run it.
+const PROGRAM: &str = "/usr/local/sbin/e2e-guard";
+
+/// How it is run to act as `ACT` says ([`act`]).
+fn program(act: &str) -> String {
+    fs::copy(std::env::current_exe().unwrap(), PROGRAM).unwrap();
+    format!("/usr/bin/env ACT={act} {PROGRAM} --ignored --exact guard::act --nocapture")
+}
+
+/// Packets that a chain of the guard's has counted.
+fn counted(chain: &str) -> u64 {
+    let text = sh(&format!("nft list chain inet console_proxy {chain}"));
+    text.split("counter packets ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// The kernel opens further paths of an MPTCP connection by itself: sockets that have no owner whom the guard could
+/// know, whoever the connection belongs to.
+#[test]
+fn a_socket_without_an_owner_is_refused() {
+    /// The settings as the host had them.
+    struct Restored(String);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            let _ = try_sh(&format!(
+                "ip mptcp endpoint flush; ip mptcp limits set subflow 2 add_addr_accepted 0; sysctl -qw net.mptcp.enabled={}",
+                self.0
+            ));
+        }
+    }
+    let Ok(before) = try_sh("sysctl -n net.mptcp.enabled") else {
+        return println!("this kernel has no MPTCP");
+    };
+    let _restored = Restored(before);
+    sh("sysctl -qw net.mptcp.enabled=1; ip mptcp limits set subflow 4 add_addr_accepted 4");
+    let user = User::in_groups("e2e-paths", "");
+    let server = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::MPTCP)).unwrap();
+    rustix::net::bind(&server, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    rustix::net::listen(&server, 1).unwrap();
+    let server = TcpListener::from(server);
+    // Who connects is told of a second place, and the client's kernel connects to it.
+    sh(&format!("ip mptcp endpoint add 127.0.0.2 port {PORT} signal"));
+    let place = server.local_addr().unwrap().port();
+    let client = program(&format!("paths PLACE={place}"));
+    let refused = counted_or_none("refused");
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| user.run(&client));
+        let (mut accepted, _) = server.accept().unwrap();
+        accepted.write_all(b"hello").unwrap();
+        let reached = || !sh(&format!("ss -tnH state established dport = :{PORT}")).is_empty();
+        let came_through = wait_for("the second path to be made or refused", SOON, || {
+            if reached() { Some(true) } else { (counted_or_none("refused") > refused).then_some(false) }
+        });
+        drop(accepted);
+        run.join().unwrap().expect("the client ends well");
+        assert!(!came_through, "an ordinary user's kernel has a connection to port {PORT}");
+    });
+}
+
+/// As [`counted`]; 0 where there is no such chain.
+fn counted_or_none(chain: &str) -> u64 {
+    if try_sh(&format!("nft list chain inet console_proxy {chain}")).is_ok() { counted(chain) } else { 0 }
+}
+
+#[test]
+fn roots_open_connection_goes_on_while_the_guard_is_replaced() {
+    let listener = TcpListener::bind(("127.0.0.1", PORT)).unwrap();
+    let mut client = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let mut word = [0; 4];
+    for verb in ["reload", "restart"] {
+        systemctl(&format!("{verb} console-proxy-guard"));
+        client.write_all(b"ping").unwrap();
+        server.read_exact(&mut word).unwrap();
+        server.write_all(b"pong").unwrap();
+        client.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"pong", "after a {verb}");
+    }
+    // Closed by root: the rest of the connection has no owner any more, and goes through.
+    let refused = counted("refused");
+    server.write_all(b"more that nobody reads").unwrap();
+    drop(client);
+    wait_until("the connection to end", SOON, || server.write_all(b"and more").is_err());
+    assert_eq!(counted("refused"), refused);
+}
+
+#[test]
+fn who_connected_to_a_guests_port_while_the_guard_was_away_is_cut_when_it_is_back() {
+    let guest = Guest::define("gap").with_vnc().done();
+    let port = wait_for("the guest to be wired", SOON, || serial_port(&guest));
+    guest.start();
+    guest.port();
+    let user = User::in_groups("e2e-gap", "");
+    sh("nft delete table inet console_proxy");
+    let client = program(&format!("stays PLACE={port}"));
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| user.run(&client));
+        wait_until("the user to be connected", SOON, || {
+            !sh(&format!("ss -tnH state established dport = :{port}")).is_empty()
+        });
+        sh("touch /run/console-proxy/queue/guard");
+        let said = run.join().unwrap().expect("it ends by itself");
+        assert!(said.contains("cut: "), "{said}");
+    });
+}
+
+/// The loopback port that wiring gave a guest.
+fn serial_port(guest: &Guest) -> Option<u16> {
+    let definition = guest.definition();
+    let serial = definition.split("ua-console-proxy").next().filter(|before| before.len() < definition.len())?;
+    serial.rsplit("service='").next()?.split('\'').next()?.parse().ok()
+}
+
+/// With `route_localnet` and a destination NAT, as container tools have them, loopback is open to other machines.
+#[test]
+fn another_network_namespace_does_not_reach_guarded_ports_by_loopbacks_address() {
+    struct Undone(Running);
+    impl Drop for Undone {
+        fn drop(&mut self) {
+            let _ = try_sh("nft delete table ip e2e_nat; ip link del e2e-out");
+        }
+    }
+    let inside = TcpListener::bind(("127.0.0.1", PORT)).unwrap();
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = outside.local_addr().unwrap().port();
+    let other = Undone(Running::sh("unshare --net sleep 600"));
+    let pid = other.0.0.id();
+    wait_until("the namespace", SOON, || {
+        fs::read_link(format!("/proc/{pid}/ns/net")).ok() != fs::read_link("/proc/self/ns/net").ok()
+    });
+    sh(&format!(
+        "ip link add e2e-out type veth peer name e2e-in netns {pid}
+         ip address add 10.99.0.1/24 dev e2e-out && ip link set e2e-out up
+         nsenter -t {pid} -n sh -c 'ip address add 10.99.0.2/24 dev e2e-in && ip link set e2e-in up'
+         sysctl -qw net.ipv4.conf.e2e-out.route_localnet=1
+         printf 'table ip e2e_nat {{ chain pre {{ type nat hook prerouting priority dstnat; ip daddr 10.99.0.1 dnat to 127.0.0.1; }}; }}' | nft -f -"
+    ));
+    let connects =
+        |port| try_sh(&format!("nsenter -t {pid} -n timeout 3 bash -c 'echo </dev/tcp/10.99.0.1/{port}'")).is_ok();
+    assert!(connects(open), "the way there is open");
+    assert!(!connects(PORT), "another namespace reaches port {PORT}");
+    inside.set_nonblocking(true).unwrap();
+    assert!(inside.accept().is_err());
+}
+
+/// What systemd and the broker hand to a proxy are root's sockets, whoever has them. The hostile program knows nothing of
+/// the means by which a proxy keeps itself from that.
+#[test]
+fn a_proxy_begins_no_connection_with_the_sockets_that_it_was_handed() {
+    let guest = Guest::define("handed").with_vnc().with_pty_serial().started();
+    let port = guest.port();
+    let vnc = guest.open("vnc");
+    let marks = |filter: &str| sh(&format!("ss -tneH {filter}"));
+    for (what, filter) in [
+        ("its listening socket", format!("state listening sport = :{port}")),
+        ("a client's connection", format!("state established sport = :{port}")),
+        ("a display's connection", "state established dport = :5900".to_owned()),
+    ] {
+        assert!(marks(&filter).contains("fwmark:0x1030"), "{what}: {}", marks(&filter));
+    }
+    drop(vnc);
+
+    let (_inside, outside) =
+        (TcpListener::bind(("127.0.0.1", PORT)).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let other = outside.local_addr().unwrap().port();
+    let folder = format!("/run/systemd/system/{}.d", guest.service());
+    let report = format!("/run/console-proxy/guests/{}/state/report", guest.uuid());
+    let _ = program("");
+    fs::write(
+        format!("{folder}/99-hostile.conf"),
+        format!(
+            "[Service]\nType=exec\nWatchdogSec=0\nRestart=no\nExecStart=\nExecStart={PROGRAM} --ignored --exact guard::act --nocapture\n\
+             Environment=ACT=handed PLACES={PORT},{other} REPORT={report}\n"
+        ),
+    )
+    .unwrap();
+    sh(&format!("systemctl daemon-reload; systemctl stop {}", guest.service()));
+    wait_until("the proxy to be gone", SOON, || property(&guest.service(), "MainPID") == "0");
+    let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let said = wait_for("the hostile program's report", SOON, || fs::read_to_string(&report).ok());
+    sh(&format!(
+        "systemctl stop {0}.socket {0}.service; rm {folder}/99-hostile.conf; systemctl daemon-reload",
+        guest.service().trim_end_matches(".service")
+    ));
+    let tries = ["a client's connection", "the listening socket"]
+        .map(|socket| [PORT, other].map(|place| format!("{socket} to {place}: Connection refused")));
+    assert_eq!(said.lines().collect::<Vec<_>>(), tries.concat());
+}
+
+/// What this binary does in the place of another program.
+#[test]
+#[ignore = "a program of the tests above"]
+fn act() {
+    let of = |name: &str| std::env::var(name).unwrap();
+    match of("ACT").as_str() {
+        "paths" => {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::MPTCP)).unwrap();
+            rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, of("PLACE").parse().unwrap())))
+                .unwrap();
+            let mut socket = TcpStream::from(socket);
+            socket.write_all(b"data, after which further paths may be made").unwrap();
+            let _ = socket.read_to_end(&mut Vec::new());
+        }
+        "stays" => {
+            let mut socket = TcpStream::connect(("127.0.0.1", of("PLACE").parse().unwrap())).unwrap();
+            let cut = loop {
+                std::thread::sleep(Duration::from_millis(50));
+                if let Err(why) = socket.write_all(b"\n") {
+                    break why;
+                }
+            };
+            println!("cut: {cut}");
+        }
+        "handed" => handed(&of("PLACES"), &of("REPORT")),
+        other => panic!("no act {other}"),
+    }
+}
+
+#[allow(unsafe_code, reason = "the socket that systemd passes has a number alone")]
+fn handed(places: &str, report: &str) {
+    // SAFETY: systemd passed it, and nothing else in this process has it.
+    let listener = TcpListener::from(unsafe { OwnedFd::from_raw_fd(3) });
+    listener.set_nonblocking(false).unwrap();
+    let (client, _) = listener.accept().unwrap();
+    client.set_nonblocking(false).unwrap();
+    let mut said = Vec::new();
+    for (name, socket) in [("a client's connection", OwnedFd::from(client)), ("the listening socket", listener.into())]
+    {
+        for place in places.split(',') {
+            rustix::net::connect_unspec(&socket).unwrap();
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), place.parse().unwrap()));
+            let became = match rustix::net::connect(&socket, &to) {
+                Ok(()) => "CONNECTED".to_owned(),
+                Err(why) => std::io::Error::from(why).to_string().split(" (").next().unwrap_or_default().to_owned(),
+            };
+            said.push(format!("{name} to {place}: {became}\n"));
+        }
+    }
+    let draft = format!("{report}.new");
+    fs::write(&draft, said.concat()).unwrap();
+    fs::rename(draft, report).unwrap();
 }
 
 #[test]

@@ -121,6 +121,10 @@ fn open(
     match backend {
         Backend::Tcp(ip, port) => {
             let stream = TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), patience).map_err(failed)?;
+            // Where that is not possible the guard has one means less; the proxy's own limits stay.
+            if let Err(why) = nft::mark(&stream) {
+                tracing::warn!("cannot mark the connection to {backend} for the guard: {why}");
+            }
             Ok((stream.into(), None))
         }
         Backend::Unix(path) => connect_unix(path, patience).map(|stream| (stream, None)).map_err(failed),
