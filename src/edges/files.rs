@@ -1,6 +1,6 @@
 //! Files that others read while they are written, locks, and the configuration's files.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use super::paths::Paths;
 use crate::rules::config::Config;
@@ -40,15 +41,39 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Option<String>> {
     read_opened(File::open(path), limit)
 }
 
-/// The same for a file in a folder that a proxy may write: never through a link, and never waiting for
-/// the other end of a pipe.
+/// The same for a file in a folder that others may write, whoever's the file is: what [`open_regular`] opens, or an
+/// error.
 pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from);
-    match file {
-        Ok(file) if !file.metadata()?.is_file() => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file")),
-        other => read_opened(other, limit),
+    open_regular(path)?.map_or(Ok(None), |(file, _)| read_opened(Ok(file), limit))
+}
+
+/// The same, where the file must be root's or this process's own user's: what others put there is an error that says
+/// whose it is.
+pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
+    let Some((file, about)) = open_regular(path)? else { return Ok(None) };
+    if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {
+        let words = format!("it belongs to uid {}", about.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
+    read_opened(Ok(file), limit)
+}
+
+/// Opens a regular file for reading in a folder that others may write: through no link in the path's last part, and
+/// never waiting for the other end of a pipe. `None` where nothing is there; anything else is an error that says what
+/// it is.
+pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    let refused = |words| io::Error::new(io::ErrorKind::InvalidData, words);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(refused("it is a symbolic link")),
+        // A socket, or a device without a driver.
+        Err(Errno::NXIO | Errno::NODEV) => return Err(refused("it is no regular file")),
+        Err(why) => return Err(why.into()),
+    };
+    let about = file.metadata()?;
+    if about.is_file() { Ok(Some((file, about))) } else { Err(refused("it is no regular file")) }
 }
 
 fn read_opened(file: io::Result<File>, limit: u64) -> io::Result<Option<String>> {
@@ -127,10 +152,10 @@ pub fn lock(path: &Path, patience: Duration) -> io::Result<Lock> {
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Lock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "another program holds the lock"));
             }
             Err(why) => return Err(why.into()),
@@ -243,8 +268,27 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
         assert_eq!(read_untrusted(&file, 10).unwrap().as_deref(), Some("text"));
-        assert!(read_untrusted(&link, 10).is_err());
-        assert!(read_untrusted(&pipe, 10).is_err());
+        for read in [read_untrusted, read_trusted] {
+            assert_eq!(read(&link, 10).unwrap_err().to_string(), "it is a symbolic link");
+            assert_eq!(read(&pipe, 10).unwrap_err().to_string(), "it is no regular file");
+            assert_eq!(read(folder.path(), 10).unwrap_err().to_string(), "it is no regular file");
+            assert!(read(&file, 3).is_err(), "longer than its limit");
+            assert_eq!(read(&folder.path().join("none"), 10).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_user_put_there_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        fs::write(&file, "text").unwrap();
+        assert_eq!(read_trusted(&file, 10).unwrap().as_deref(), Some("text"));
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+            assert_eq!(read_trusted(&file, 10).unwrap_err().to_string(), "it belongs to uid 12345");
+            assert_eq!(read_untrusted(&file, 10).unwrap().as_deref(), Some("text"));
+        }
     }
 
     #[test]

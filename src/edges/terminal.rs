@@ -3,17 +3,23 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use super::files;
 use super::paths::Paths;
 use crate::rules::broker::{Kind, Refusal, lock_holder, lock_text};
+use crate::rules::route::hex;
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS: u64 = 0x1cd1;
+/// In bytes: ten columns and a newline, and what other programs write behind them.
+const LONGEST_LOCK: u64 = 256;
 
 /// Opens `/dev/pts/N` for reading and writing: raw, not blocking, and never as the controlling
 /// terminal. Refuses whatever is not a pseudo-terminal.
@@ -49,40 +55,118 @@ pub struct Lock {
     pid: u32,
 }
 
-/// Takes libvirt's lock file for `/dev/pts/N` in the name of process `pid`, by UUCP's rules: created
-/// exclusively, and a lock whose holder is dead is taken over. `virsh console` does the same.
+/// What is at a lock's path.
+enum Found {
+    Nothing,
+    /// The lock of a process that lives.
+    Held(u32),
+    /// One whose process has ended, or that names none.
+    Ended,
+    /// Something else: the folder is open to all, so only a regular file of root's, or of this process's own user, is a
+    /// lock. In words.
+    NoLock(String),
+}
+
+/// Takes libvirt's lock file for `/dev/pts/N` in the name of process `pid`, by UUCP's rules: made exclusively, and a lock
+/// whose holder is dead is taken over. `virsh console` does the same.
+///
+/// What is no lock is passed over, and said. Ours takes its place in one step, so nobody who makes such files again and
+/// again can keep it away.
 pub fn lock(paths: &Paths, number: u32, pid: u32) -> Result<Lock, Refusal> {
-    let path = paths.terminal_locks().join(format!("LCK.._pts_{number}"));
-    // Twice: once more after a dead holder's lock was removed.
-    for _ in 0..2 {
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
-            Ok(mut file) => {
-                let lock = Lock { path, pid };
-                return match file.write_all(lock_text(pid).as_bytes()) {
-                    Ok(()) => Ok(lock),
-                    Err(why) => {
-                        let _ = fs::remove_file(&lock.path);
-                        Err(Refusal::new(Kind::Refused, format!("cannot write {}: {why}", lock.path.display())))
-                    }
-                };
-            }
-            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
-                let holder = fs::read_to_string(&path).ok().and_then(|text| lock_holder(&text));
-                if let Some(holder) = holder.filter(|holder| is_alive(*holder)) {
-                    return Err(Refusal::new(Kind::Busy, format!("the console is in use by {}", name_of(holder))));
-                }
-                let _ = fs::remove_file(&path);
-            }
-            Err(why) => return Err(Refusal::new(Kind::Refused, format!("cannot make {}: {why}", path.display()))),
+    let path = lock_path(paths, number);
+    let draft = Draft::new(&path, pid)?;
+    let failed = |why: io::Error| Refusal::new(Kind::Refused, format!("cannot make {}: {why}", path.display()));
+    let busy = |holder| Refusal::new(Kind::Busy, format!("the console is in use by {}", name_of(holder)));
+    // Again where somebody else gave theirs back in between.
+    for _ in 0..8 {
+        match renameat_with(CWD, &draft.0, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(Lock { path, pid }),
+            Err(Errno::EXIST) => {}
+            Err(why) => return Err(failed(why.into())),
         }
+        if let Found::Held(holder) = look(&path) {
+            return Err(busy(holder));
+        }
+        match renameat_with(CWD, &draft.0, CWD, &path, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => continue,
+            Err(why) => return Err(failed(why.into())),
+        }
+        match look(&draft.0) {
+            Found::Held(holder) => {
+                // Taken between the look and the step: it goes back.
+                let _ = renameat_with(CWD, &draft.0, CWD, &path, RenameFlags::EXCHANGE);
+                return Err(busy(holder));
+            }
+            Found::NoLock(why) => tracing::warn!("{} was no lock and is passed over: {why}", path.display()),
+            Found::Nothing | Found::Ended => {}
+        }
+        return Ok(Lock { path, pid });
     }
     Err(Refusal::new(Kind::Busy, "the console's lock is contended".to_owned()))
 }
 
+/// The locks that name process `pid`, with their terminals' numbers: taken into keeping again by who took them, or whose
+/// place it has taken.
+#[must_use]
+pub fn locks_of(paths: &Paths, pid: u32) -> Vec<(u32, Lock)> {
+    let files = fs::read_dir(paths.terminal_locks()).into_iter().flatten().flatten();
+    let number = |file: &fs::DirEntry| file.file_name().to_str()?.strip_prefix("LCK.._pts_")?.parse().ok();
+    let named = files.filter_map(|file| Some((number(&file)?, file.path())));
+    named.filter(|(_, path)| holder(path) == Some(pid)).map(|(number, path)| (number, Lock { path, pid })).collect()
+}
+
+fn lock_path(paths: &Paths, number: u32) -> PathBuf {
+    paths.terminal_locks().join(format!("LCK.._pts_{number}"))
+}
+
+fn look(path: &Path) -> Found {
+    match files::read_trusted(path, LONGEST_LOCK) {
+        Ok(None) => Found::Nothing,
+        Ok(Some(text)) => lock_holder(&text).filter(|holder| is_alive(*holder)).map_or(Found::Ended, Found::Held),
+        Err(why) => Found::NoLock(why.to_string()),
+    }
+}
+
+fn holder(path: &Path) -> Option<u32> {
+    files::read_trusted(path, LONGEST_LOCK).ok().flatten().and_then(|text| lock_holder(&text))
+}
+
+/// A whole lock under a name that nobody knows; and afterwards what stood where it is to be. It is removed in the end.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(path: &Path, pid: u32) -> Result<Self, Refusal> {
+        let failed = |why: io::Error| {
+            Refusal::new(Kind::Refused, format!("cannot make a lock beside {}: {why}", path.display()))
+        };
+        let mut random = [0; 8];
+        getrandom(&mut random, GetRandomFlags::empty()).map_err(|why| failed(why.into()))?;
+        let draft = path.with_file_name(format!(".console-proxy-lock.{}", hex(&random)));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).map_err(failed)?;
+        let draft = Self(draft);
+        // Whatever the umask: libvirt reads it, and so does whoever wants to know.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        file.write_all(lock_text(pid).as_bytes()).map_err(failed)?;
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let gone = match fs::remove_file(&self.0) {
+            Err(why) if why.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(&self.0),
+            other => other,
+        };
+        if let Err(why) = gone.or_else(|why| if why.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(why) }) {
+            tracing::warn!("{} is left, somebody else's: {why}", self.0.display());
+        }
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
-        let ours = fs::read_to_string(&self.path).ok().and_then(|text| lock_holder(&text)) == Some(self.pid);
-        if ours {
+        if holder(&self.path) == Some(self.pid) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -133,6 +217,63 @@ mod tests {
         fs::write(&path, lock_text(1)).unwrap();
         drop(held);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn what_is_no_lock_is_passed_over_and_a_real_one_is_not() {
+        let (_root, paths) = host();
+        let me = std::process::id();
+        let path = paths.terminal_locks().join("LCK.._pts_5");
+        let other = paths.terminal_locks().join("other");
+        fs::write(&other, lock_text(1)).unwrap();
+        let impostors: [&dyn Fn(); 6] = [
+            &|| rustix::fs::mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap(),
+            &|| fs::create_dir(&path).unwrap(),
+            &|| {
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join("file"), "").unwrap();
+            },
+            &|| std::os::unix::fs::symlink(&other, &path).unwrap(),
+            &|| drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+            &|| fs::write(&path, "1".repeat(1000)).unwrap(),
+        ];
+        for (n, impostor) in impostors.into_iter().enumerate() {
+            impostor();
+            let held = lock(&paths, 5, me).unwrap_or_else(|why| panic!("{n}: {why}"));
+            assert_eq!(fs::read_to_string(&path).unwrap(), lock_text(me), "{n}");
+            assert_eq!(lock(&paths, 5, 1).unwrap_err().kind, Kind::Busy, "{n}");
+            drop(held);
+            assert!(!path.exists(), "{n}");
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), lock_text(1), "what a link led to is as it was");
+        fs::write(&path, lock_text(1)).unwrap();
+        assert_eq!(lock(&paths, 5, me).unwrap_err().kind, Kind::Busy);
+        assert_eq!(fs::read_to_string(&path).unwrap(), lock_text(1));
+        // Only root can give a file away.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            drop(lock(&paths, 5, me).unwrap());
+        }
+        let left: Vec<_> = fs::read_dir(paths.terminal_locks()).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(left.iter().filter(|path| path.is_file() && **path != other).count(), 0, "{left:?}");
+    }
+
+    #[test]
+    fn the_locks_of_a_process_are_found_again_and_nothing_else_is_read() {
+        let (_root, paths) = host();
+        let me = std::process::id();
+        let names = |n: u32| lock_path(&paths, n);
+        for (number, pid) in [(1, me), (2, 1), (3, me)] {
+            fs::write(names(number), lock_text(pid)).unwrap();
+        }
+        fs::write(paths.terminal_locks().join("LCK..ttyS0"), lock_text(me)).unwrap();
+        rustix::fs::mkfifoat(CWD, names(5), Mode::RUSR | Mode::WUSR).unwrap();
+        std::os::unix::fs::symlink(names(1), names(6)).unwrap();
+        let mut found = locks_of(&paths, me);
+        found.sort_by_key(|(number, _)| *number);
+        assert_eq!(found.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3]);
+        drop(found);
+        assert_eq!([1, 2, 3].map(|n| names(n).exists()), [false, true, false]);
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn log_in_from(address: &str, port: u16, user: &str, password: &str) -> String {
 
 /// A user with a password who may open consoles, on a host that has counted no failures.
 #[track_caller]
-fn person(name: &'static str, password: &str) -> User {
+pub fn person(name: &'static str, password: &str) -> User {
     forget();
     let user = User::in_groups(name, "libvirt");
     sh(&format!("echo '{name}:{password}' | chpasswd"));

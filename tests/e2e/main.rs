@@ -16,6 +16,7 @@ mod host;
 mod hostile;
 mod keys;
 mod ldap;
+mod locks;
 mod package;
 mod reboot;
 mod recording;
