@@ -6,6 +6,8 @@
 use std::fs;
 use std::io;
 
+use anyhow::Result;
+
 use super::files;
 use super::paths::Paths;
 use crate::rules::guest::Uuid;
@@ -21,9 +23,9 @@ pub enum Claim {
 }
 
 /// Records that the route's backends are its guest's.
-pub fn record(paths: &Paths, route: &Route, claim: Claim) -> io::Result<()> {
+pub fn record(paths: &Paths, route: &Route, claim: Claim) -> Result<()> {
     let folder = paths.claims();
-    files::make_folder(&folder, 0o755)?;
+    files::make_folder_of(&folder, files::OPERATORS, paths)?;
     for place in route.places() {
         let other = owner(paths, &place).filter(|owner| *owner != route.uuid);
         let other_is_published = other.is_some_and(|other| paths.route(&other).exists());

@@ -14,6 +14,9 @@ use rustix::io::Errno;
 use super::paths::Paths;
 use crate::rules::config::Config;
 
+/// Who administers guests: they may read what is kept of them.
+pub const OPERATORS: &str = "libvirt";
+
 /// Replaces a file as a whole: readers see the old text or the new one, also after a crash.
 ///
 /// The new text stands in a hidden file of the same folder first; on any error (a full disk) that
@@ -112,6 +115,16 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(why) => Err(why),
     }
+}
+
+/// Makes a folder that members of `group` alone may look into, beside root; that it exists is fine. systemd-tmpfiles has
+/// made it on a host; in another tree there need not be such a group.
+pub fn make_folder_of(path: &Path, group: &str, paths: &Paths) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_folder(path, 0o750).with_context(|| format!("cannot make {}", path.display()))?;
+    if paths.is_this_host() { give_to_group(path, group) } else { Ok(()) }
 }
 
 /// Gives a file or folder to a group, by the group's name in /etc/group; its mode stays.

@@ -70,7 +70,7 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
     let route = reach::route(domain, slot, &config, &tls(paths), now()).with_context(|| {
         format!("slot {slot} is outside the configured port ranges; `console-proxy prune` frees it")
     })?;
-    files::make_folder(&paths.guests(), 0o750)?;
+    files::make_folder_of(&paths.guests(), files::OPERATORS, paths)?;
     files::make_folder(&paths.guest(&domain.uuid), 0o755)?;
     claims::record(paths, &route, claim).context("cannot record the backends' owner")?;
     let path = paths.route(&domain.uuid);

@@ -68,7 +68,9 @@ fn read(file: &std::path::Path) -> Result<Orders> {
 pub fn add(paths: &Paths, whose: Whose, life: Duration) -> Result<()> {
     let file = paths.revoked();
     let folder = file.parent().context("the file has a folder")?;
-    files::make_folder(folder, 0o755)?;
+    // Proxies look into it.
+    files::make_folder_of(&paths.state(), files::OPERATORS, paths)?;
+    files::make_folder_of(folder, "console-proxy", paths)?;
     let _lock = files::lock(&folder.join("lock"), Duration::from_secs(5))
         .with_context(|| format!("cannot lock {}", folder.display()))?;
     let mut orders = read(&file)?;

@@ -39,7 +39,7 @@ pub fn free(paths: &Paths, uuid: &Uuid) -> Result<bool> {
 
 fn change<T>(paths: &Paths, edit: impl FnOnce(&mut SlotTable) -> Result<T>) -> Result<T> {
     let folder = paths.state();
-    files::make_folder(&folder, 0o755).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::make_folder_of(&folder, files::OPERATORS, paths)?;
     let lock = folder.join("slots.lock");
     let _lock = files::lock(&lock, PATIENCE).with_context(|| format!("cannot lock {}", lock.display()))?;
     let mut table = load(paths)?;

@@ -35,7 +35,7 @@ pub fn remove(paths: &Paths, guests: &[Uuid]) -> Result<()> {
 
 fn change(paths: &Paths, edit: impl FnOnce(&mut BTreeSet<Uuid>)) -> Result<()> {
     let folder = paths.state();
-    files::make_folder(&folder, 0o755).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::make_folder_of(&folder, files::OPERATORS, paths)?;
     let lock = folder.join("unwired.lock");
     let _lock = files::lock(&lock, PATIENCE).with_context(|| format!("cannot lock {}", lock.display()))?;
     let before = load(paths)?;

@@ -147,6 +147,10 @@ fn pam(paths: &Paths, findings: &mut Vec<Finding>) {
 
 /// A proxy that starts while nobody can say what was revoked lets nobody in.
 fn revoked(paths: &Paths, findings: &mut Vec<Finding>) {
+    let opened = std::fs::File::open(paths.revoked());
+    if opened.is_err_and(|why| why.kind() == std::io::ErrorKind::PermissionDenied) {
+        return findings.push(Advice(format!("{} cannot be read by you", paths.revoked().display())));
+    }
     if Watched::new(paths).refresh().is_none() {
         let file = paths.revoked();
         findings.push(Fault(

@@ -64,7 +64,7 @@ fn certificate(paths: &Paths) -> Result<()> {
     files::give_to_group(&key, "console-proxy")?;
     files::replace(&certificate, pem.as_bytes(), 0o644)?;
     let fingerprint = tls::fingerprint(pem.as_bytes())?;
-    files::replace(&made, format!("{fingerprint} {}\n", now() + LIFE.as_secs()).as_bytes(), 0o644)?;
+    files::replace(&made, format!("{fingerprint} {}\n", now() + LIFE.as_secs()).as_bytes(), 0o600)?;
     tracing::info!("made the host's certificate, SHA-256 {fingerprint}, for {}", names.join(", "));
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Installing, removing, purging.
 
-use crate::host::{
-    Guest, exists, files_named_console_proxy, install_package, sh, state_of, systemctl, try_sh, wait_until,
-};
 use std::time::Duration;
+
+use crate::host::{
+    Guest, SOON, User, exists, files_named_console_proxy, install_package, sh, state_of, systemctl, try_sh, wait_until,
+};
+use crate::ws::Ws;
 
 /// Installs the package again at the end of a test that took it away.
 struct Reinstalled;
@@ -40,11 +42,12 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/run/console-proxy/queue", "700 root:root"),
         ("/run/console-proxy/wire", "700 root:root"),
         ("/run/console-proxy/guests", "750 root:libvirt"),
-        ("/run/console-proxy/claims", "755 root:root"),
+        ("/run/console-proxy/claims", "750 root:libvirt"),
         ("/run/console-proxy/broker", "750 root:console-proxy"),
         ("/run/console-proxy/broker/socket", "660 root:console-proxy"),
         ("/run/console-proxy/front", "750 root:console-proxy-front"),
-        ("/var/lib/console-proxy", "755 root:root"),
+        ("/var/lib/console-proxy", "750 root:libvirt"),
+        ("/var/lib/console-proxy/revoked", "750 root:console-proxy"),
         ("/var/lib/console-proxy/recordings", "750 root:root"),
         ("/etc/console-proxy/issuers.d", "755 root:root"),
         ("/run/console-proxy/ssh", "755 root:root"),
@@ -57,6 +60,66 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
     ] {
         assert_eq!(sh(&format!("stat -c '%a %U:%G' {folder}")), rights, "{folder}");
     }
+}
+
+/// Who is on which console and from where, which guests there are, what was ended, keys: of all files below our folders
+/// those alone are for everybody that say nothing of it.
+#[test]
+fn of_what_is_kept_of_guests_and_people_an_ordinary_user_reads_nothing() {
+    let guest = Guest::define("private").with_vnc().with_pty_serial().started();
+    guest.port();
+    let _open = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user ann")).unwrap();
+    let live = format!("/run/console-proxy/guests/{}/state/live.json", guest.uuid());
+    wait_until("the session in live.json", SOON, || exists(&live));
+    sh("console-proxy revoke --person e2e-nobody; console-proxy unwire private");
+    let kept = ["/run/console-proxy", "/var/lib/console-proxy", "/etc/console-proxy"].join(" ");
+    let files = sh(&format!("find {kept} -type f"));
+    for file in [&live, "/var/lib/console-proxy/revoked/orders.json", "/var/lib/console-proxy/slots"] {
+        assert!(files.lines().any(|line| line == file), "{file} in {files}");
+    }
+    for file in ["/var/lib/console-proxy/unwired", "/run/console-proxy/claims/"] {
+        assert!(files.contains(file), "{file} in {files}");
+    }
+    let script = "/tmp/e2e-read.sh";
+    std::fs::write(
+        script,
+        format!(
+            "#!/bin/sh\nfor file in {}; do cat $file >/dev/null 2>&1 && echo $file; done; true\n",
+            files.replace('\n', " ")
+        ),
+    )
+    .unwrap();
+    sh(&format!("chmod 755 {script}"));
+    let user = User::in_groups("e2e-reader", "");
+    let read = user.run(script).unwrap();
+    let for_all = |file: &str| {
+        ["/etc/console-proxy/issuers.d/", "/etc/console-proxy/console-proxy.toml"].iter().any(|at| file.starts_with(at))
+            || file == "/etc/console-proxy/tls/certificate.pem"
+    };
+    assert_eq!(read.lines().filter(|file| !for_all(file)).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(read.contains("certificate.pem"), "it can read at all: {read}");
+    let seen = user.run(&format!("find {kept} -mindepth 2 2>/dev/null; true")).unwrap();
+    let uuid = guest.uuid();
+    assert!(!seen.contains(&uuid), "not even that a guest is there: {seen}");
+
+    // Those who need it still do: the proxy, which is to know what was ended, and group libvirt.
+    sh("console-proxy revoke --person ann");
+    wait_until("ann to be out", SOON, || !exists(&live));
+    let operator = User::in_groups("e2e-reads", "libvirt");
+    assert!(operator.run("console-proxy list").unwrap().contains("private"));
+    let doctor = operator.run("console-proxy doctor").unwrap_or_else(|said| said);
+    assert!(!doctor.contains("nobody in") && !doctor.contains("another guest's by now"), "{doctor}");
+}
+
+#[test]
+fn an_upgrade_closes_folders_that_were_open() {
+    let folders = ["/run/console-proxy/claims", "/var/lib/console-proxy", "/var/lib/console-proxy/revoked"];
+    let rights = || folders.map(|folder| sh(&format!("stat -c '%a %U:%G' {folder}")));
+    for folder in folders {
+        sh(&format!("chown root:root {folder}; chmod 755 {folder}"));
+    }
+    install_package();
+    assert_eq!(rights(), ["750 root:libvirt", "750 root:libvirt", "750 root:console-proxy"]);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl<'a> Host<'a> {
     /// One at a time on this host: taking back a call that failed must not take another wiring's note.
     fn lock(&self) -> Result<files::Lock> {
         let folder = self.paths.state();
-        files::make_folder(&folder, 0o755).with_context(|| format!("cannot make {}", folder.display()))?;
+        files::make_folder_of(&folder, files::OPERATORS, self.paths)?;
         let path = folder.join("wiring.lock");
         files::lock(&path, OTHERS).with_context(|| format!("cannot lock {}", path.display()))
     }
