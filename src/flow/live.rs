@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::limits::Place;
 use crate::edges::sessions::Id;
 use crate::rules::close::End;
+use crate::rules::config::Status;
 use crate::rules::guest::{Console, printable};
 use crate::rules::route::Reached;
 use crate::rules::session::Standing;
@@ -248,13 +249,16 @@ impl Live {
         shown.collect()
     }
 
-    /// One line for `systemctl status`: who is on which console and how much went through.
+    /// One line for `systemctl status`: how many are on which console, or who, and how much went through.
     #[must_use]
-    pub fn line(&self, guest: &str) -> String {
+    pub fn line(&self, guest: &str, status: Status) -> String {
         let sessions = self.shown();
         let guest = printable(guest);
         if sessions.is_empty() {
             return format!("{guest}: nobody is connected");
+        }
+        if status == Status::Numbers {
+            return format!("{guest}: {}", numbers(&sessions));
         }
         let one = |s: &Shown| {
             let mode = if s.mode == Mode::View { ", view only" } else { "" };
@@ -276,6 +280,24 @@ impl Live {
         }
         line
     }
+}
+
+/// How many sessions each console has, and what went through all of them: nothing that says who somebody is.
+fn numbers(sessions: &[Shown]) -> String {
+    let mut consoles: Vec<_> = sessions.iter().map(|session| session.console).collect();
+    consoles.sort_unstable();
+    consoles.dedup();
+    let counted = consoles.iter().map(|console| {
+        let on = || sessions.iter().filter(|session| session.console == *console);
+        let view = match on().filter(|session| session.mode == Mode::View).count() {
+            0 => String::new(),
+            n => format!(" ({n} view only)"),
+        };
+        format!("{} on {console}{view}", on().count())
+    });
+    let sum = |bytes: fn(&Shown) -> u64| size(sessions.iter().map(bytes).sum());
+    let counted = counted.collect::<Vec<_>>().join(", ");
+    format!("{counted}; {} out, {} in", sum(|session| session.bytes_out), sum(|session| session.bytes_in))
 }
 
 impl Entry {
@@ -355,14 +377,34 @@ mod tests {
     }
 
     #[test]
-    fn the_status_line_says_who_is_on_what_and_stays_one_line() {
+    fn the_status_line_says_who_is_on_what_where_that_is_asked_for_and_stays_one_line() {
         let live = Rc::new(Live::default());
-        assert_eq!(live.line("g\n1"), "g\u{fffd}1: nobody is connected");
+        assert_eq!(live.line("g\n1", Status::Names), "g\u{fffd}1: nobody is connected");
         let seat = live.enter(opening("ann\nSTATUS=x"));
         seat.entry.out.set(2048);
-        assert_eq!(live.line("g1"), "g1: ann\u{fffd}STATUS=x from 192.0.2.1 on vnc (bridged, 2.0 KiB out, 0 B in)");
+        assert_eq!(
+            live.line("g1", Status::Names),
+            "g1: ann\u{fffd}STATUS=x from 192.0.2.1 on vnc (bridged, 2.0 KiB out, 0 B in)"
+        );
         drop(seat);
-        assert_eq!(live.line("g1"), "g1: nobody is connected");
+        assert_eq!(live.line("g1", Status::Names), "g1: nobody is connected");
+    }
+
+    #[test]
+    fn by_default_the_status_line_says_how_many_are_on_what_and_nothing_of_who_they_are() {
+        let live = Rc::new(Live::default());
+        assert_eq!(live.line("g1", Status::Numbers), "g1: nobody is connected");
+        let serial = |person| Opening { console: Console::Serial(0), mode: Mode::View, ..opening(person) };
+        let seats = [opening("ann"), serial("bob"), serial("cid"), Opening { mode: Mode::Control, ..serial("dan") }]
+            .map(|opening| live.enter(opening));
+        for seat in &seats {
+            seat.entry.out.set(1024);
+            seat.entry.input.set(1);
+        }
+        assert_eq!(
+            live.line("g\n1", Status::Numbers),
+            "g\u{fffd}1: 1 on vnc, 3 on serial/0 (2 view only); 4.0 KiB out, 4 B in"
+        );
     }
 
     #[tokio::test]

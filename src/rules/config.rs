@@ -317,6 +317,17 @@ impl Web {
     }
 }
 
+/// What a proxy's line in `systemctl status` says. systemd shows it to every local user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// How many are on which console.
+    #[default]
+    Numbers,
+    /// Who, and from where, too.
+    Names,
+}
+
 /// A guest's proxy: life and limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -345,6 +356,8 @@ pub struct Proxy {
     pub max_frame: usize,
     /// Output of a serial port that is kept for its slow viewers; beyond it the oldest is dropped.
     pub serial_buffer: usize,
+    /// What `systemctl status` says of who is connected.
+    pub status: Status,
 }
 
 impl Default for Proxy {
@@ -360,6 +373,7 @@ impl Default for Proxy {
             max_viewers: 16,
             max_frame: 1 << 20,
             serial_buffer: 256 << 10,
+            status: Status::default(),
         }
     }
 }

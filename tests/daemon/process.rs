@@ -47,8 +47,9 @@ fn a_client_that_comes_while_it_ends_is_served_by_the_next() {
 }
 
 #[test]
-fn systemd_hears_who_is_on_which_console_in_one_line_whatever_the_names() {
+fn systemd_hears_who_is_on_which_console_in_one_line_whatever_the_names_where_that_is_asked_for() {
     let host = Host::new().named("g\"1\" %s <b>\nSTATUS=x").raw("vnc", &Backend::echo());
+    let host = host.config("[proxy]\nstatus = \"names\"\n");
     let proxy = Proxy::activated(host);
     let ticket = proxy.ticket_with(|claims| claims.sub = "ann\nREADY=1\u{1b}[31m".into());
     let mut ws = proxy.try_open(&format!("/vnc?token={ticket}"), &[]).unwrap();
@@ -66,6 +67,14 @@ fn systemd_hears_who_is_on_which_console_in_one_line_whatever_the_names() {
     assert!(proxy.statuses().iter().all(|status| !status.contains(['\n', '\u{1b}'])));
     assert!(!proxy.log().contains('\u{1b}') && !proxy.log().contains("\nREADY"), "{}", proxy.log());
     until("nobody is left in the file", || !live.exists());
+}
+
+#[test]
+fn by_default_systemd_hears_how_many_are_on_which_console_and_not_who() {
+    let proxy = Proxy::activated(Host::new().named("g1").raw("vnc", &Backend::echo()));
+    let _ws = proxy.open("/vnc");
+    until("the status counts the person", || proxy.statuses().contains(&"g1: 1 on vnc; 0 B out, 0 B in".to_owned()));
+    assert!(proxy.statuses().iter().all(|status| !status.contains("127.0.0.1")), "{:?}", proxy.statuses());
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn who_looks_on_sees_the_screen_and_nothing_that_they_do_reaches_the_guest() {
     assert_eq!(raw.received(), expected, "and the screen is shared");
     assert_eq!(native.received_text(), "", "its own websocket cannot be filtered");
     let out = 12 + 2 + 4 + 28 + PIXELS.len() * (DEEDS.len() + 2);
-    let status = format!("on vnc (bridged, view only, {out} B out, {} B in)", expected.len());
+    let status = format!(": 1 on vnc (1 view only); {out} B out, {} B in", expected.len());
     until("the status counts what reached the guest", || proxy.statuses().iter().any(|line| line.contains(&status)));
 }
 

@@ -54,7 +54,7 @@ fn vnc_that_listens_nowhere_or_at_a_unix_socket_is_bridged_and_seen() {
 
         let mut control = Viewer::connect(&guest, "", true);
         let mut looking = Viewer::connect(&guest, "--view", true);
-        assert!(property(&guest.service(), "StatusText").contains("on vnc (bridged, view only"));
+        assert!(property(&guest.service(), "StatusText").contains("2 on vnc (1 view only)"));
         let before = looking.pixels();
         assert!(before.iter().any(|byte| *byte != before[0]), "there is something on the screen");
         looking.types("expr 86420864 / 4\n");

@@ -121,8 +121,9 @@ fn two_people_share_a_serial_port_and_see_what_the_other_types() {
 }
 
 #[test]
-fn status_shows_who_is_on_which_console_and_how_much_went_through() {
+fn status_shows_root_who_is_on_which_console_and_others_how_many_and_how_much_went_through() {
     let guest = Guest::define("watched").with_vnc().with_pty_serial().started();
+    let stranger = User::in_groups("e2e-watcher", "");
     guest.wait_to_boot();
     let mut serial = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user ann")).unwrap();
     serial.command("seq 1000 | tr '\\n' ' '; echo e''nd", "end");
@@ -130,9 +131,13 @@ fn status_shows_who_is_on_which_console_and_how_much_went_through() {
         let line = property(&guest.service(), "StatusText");
         line.contains("KiB out").then_some(line)
     });
-    assert!(line.starts_with("watched: ann from 127.0.0.1 on serial/0 (pty, "), "{line}");
-    let status = sh(&format!("systemctl status {}", guest.service()));
+    assert!(line.starts_with("watched: 1 on serial/0; "), "{line}");
+    let status = stranger.run(&format!("systemctl status {}", guest.service())).unwrap();
     assert!(status.contains(&format!("Status: \"{line}\"")), "{status}");
+    let all = stranger.run(&format!("systemctl show {0} {1}", guest.service(), guest.socket())).unwrap();
+    for word in ["ann", "127.0.0.1"] {
+        assert!(!status.contains(word) && !all.contains(word), "{word} in {status}\n{all}");
+    }
 
     let shown: Value = serde_json::from_str(&sh("console-proxy status watched --json")).unwrap();
     let session = &shown["sessions"][0];
@@ -142,6 +147,11 @@ fn status_shows_who_is_on_which_console_and_how_much_went_through() {
     let row = text.lines().find(|line| line.starts_with("serial/0 ")).unwrap_or_else(|| panic!("{text}"));
     assert!(row.contains("ann") && row.contains("127.0.0.1") && row.contains("KiB"), "{row}");
     assert!(sh("console-proxy list").contains("ann on serial/0"));
+
+    let _names = Configured::with("[proxy]\nstatus = \"names\"\n");
+    wait_until("systemctl status to name them", SOON, || {
+        property(&guest.service(), "StatusText").starts_with("watched: ann from 127.0.0.1 on serial/0 (pty, ")
+    });
 }
 
 #[test]
