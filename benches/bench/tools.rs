@@ -210,6 +210,7 @@ impl Workshop {
             since: 0,
             auth: Auth::Ticket,
             allow: None,
+            displays: Vec::new(),
             consoles: consoles.iter().map(way).collect::<Result<_>>()?,
             unreachable: Vec::new(),
         };

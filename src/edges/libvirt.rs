@@ -98,6 +98,8 @@ pub struct Guest {
 pub enum Which {
     /// What runs, or the definition where nothing runs.
     Live,
+    /// The same with passwords; not over a connection for looking alone. Not for printing.
+    LiveWithSecrets,
     /// The stored definition.
     Stored,
     /// The stored definition with passwords, as changing a device needs it. Not for printing.
@@ -213,6 +215,7 @@ impl Guest {
     pub fn xml(&self, which: Which) -> Result<String, LibvirtError> {
         let flags = match which {
             Which::Live => 0,
+            Which::LiveWithSecrets => sys::VIR_DOMAIN_XML_SECURE,
             Which::Stored => sys::VIR_DOMAIN_XML_INACTIVE,
             Which::StoredWithSecrets => sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE,
         };

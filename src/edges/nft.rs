@@ -30,6 +30,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::rules::guard::Guard;
+use crate::rules::ports::PortRange;
 
 const FAMILY: &str = "inet";
 const TABLE: &str = "console_proxy";
@@ -143,6 +144,14 @@ impl Outline {
         Self { ports: guard.ports.clone(), chains: chains.into(), strange: false }
     }
 
+    /// The guard that this is the table of.
+    fn guard(&self) -> Option<Guard> {
+        let range = |rule: &String| rule.strip_prefix("tcp dport ")?.parse::<PortRange>().ok();
+        let serial = self.chains.get("elsewhere")?.1.iter().find_map(range)?;
+        let guard = Guard { serial, ports: self.ports.clone() };
+        (Self::of(&guard) == *self).then_some(guard)
+    }
+
     /// Reads what `nft -j list table` prints (libnftables-json(5)). Of a rule its comment tells which one it is: its
     /// expressions look different from one version of nft to the next.
     fn read(json: &str) -> Result<Self> {
@@ -182,8 +191,16 @@ pub fn is_loaded() -> Result<bool> {
 
 /// Whether the kernel's table is the one that should be there.
 pub fn is_current(guard: &Guard) -> Result<bool> {
-    let Some(json) = list(&["-j", "-n", "list"])? else { return Ok(false) };
-    Ok(Outline::read(&json)? == Outline::of(guard))
+    Ok(outline()?.is_some_and(|there| there == Outline::of(guard)))
+}
+
+/// What the kernel's table guards; `None` where there is none, or not one of ours.
+pub fn current() -> Result<Option<Guard>> {
+    Ok(outline()?.and_then(|outline| outline.guard()))
+}
+
+fn outline() -> Result<Option<Outline>> {
+    list(&["-j", "-n", "list"])?.map(|json| Outline::read(&json)).transpose()
 }
 
 /// Loads the table: packets are judged by the old one or by the new one, open connections stay.

@@ -1,20 +1,23 @@
 //! `console-proxy doctor`: looks at everything that has to be right, says what is not, and what to do.
 //! It changes nothing, and never connects to a serial port: that has room for one.
 
+mod displays;
+
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+use self::displays::Around;
 use super::{sync, ticket};
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
 use crate::edges::revoked::Watched;
-use crate::edges::{claims, files, host, issuers, keys, nft, ports, ssh, tls, units};
+use crate::edges::{claims, files, host, issuers, keys, nft, ports, publish, ssh, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
-use crate::rules::guard;
 use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
@@ -63,7 +66,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     let config = configuration(paths, &mut findings);
     hook(&mut findings);
     manager(&mut findings);
-    guard(paths, &config, &mut findings);
+    let guarded = guard(paths, &mut findings);
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
     pam(paths, &mut findings);
@@ -72,11 +75,14 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     by_ssh(paths, &mut findings);
     front(paths, &config, &mut findings);
     let routes = sync::routes(paths);
-    match Libvirt::open_read_only().and_then(|libvirt| libvirt.guests()) {
+    // Over a connection for looking alone libvirt does not tell whether a display has a password; as another user than
+    // root the other kind may have polkit ask for one.
+    let opened = if rustix::process::geteuid().is_root() { Libvirt::open() } else { Libvirt::open_read_only() };
+    match opened.and_then(|libvirt| libvirt.guests()) {
         Ok(guests) => {
             findings.push(Good(format!("libvirt answers: {} guests", guests.len())));
             for guest in &guests {
-                look_at(paths, &config, guest, routes.get(&guest.uuid), &mut findings);
+                look_at(paths, &config, guest, routes.get(&guest.uuid), &guarded, &mut findings);
             }
             for route in
                 routes.values().filter(|route| !guests.iter().any(|guest| guest.active() && guest.uuid == route.uuid))
@@ -193,8 +199,10 @@ fn manager(findings: &mut Vec<Finding>) {
     }
 }
 
-fn guard(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
-    match nft::is_current(&guard::guard(config, &sync::routes(paths))) {
+/// Returns the ports of consoles that are root's alone.
+fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> BTreeSet<u16> {
+    let wanted = sync::wanted_guard(files::config(paths).ok().as_ref(), &sync::routes(paths));
+    match nft::is_current(&wanted) {
         Ok(true) => findings.push(Good("the guard is in the kernel (table inet console_proxy)".to_owned())),
         Ok(false) => findings.push(Fault(
             "the guard is not in the kernel, or not the one it should be: local users can reach ports that wiring made"
@@ -203,6 +211,7 @@ fn guard(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
         )),
         Err(why) => findings.push(Advice(format!("the guard cannot be looked at: {why:#}"))),
     }
+    wanted.ports
 }
 
 fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
@@ -371,9 +380,19 @@ fn front(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
 }
 
 /// A guest's route, its backends, and what its definition may run into.
-fn look_at(paths: &Paths, config: &Config, guest: &Guest, route: Option<&Route>, findings: &mut Vec<Finding>) {
+fn look_at(
+    paths: &Paths,
+    config: &Config,
+    guest: &Guest,
+    route: Option<&Route>,
+    guarded: &BTreeSet<u16>,
+    findings: &mut Vec<Finding>,
+) {
     let name = guest.shown();
-    let text = match guest.xml(if guest.active() { Which::Live } else { Which::Stored }) {
+    let secrets = if guest.active() { guest.xml(Which::LiveWithSecrets).ok() } else { None };
+    let shows_passwords = secrets.is_some();
+    let plain = || guest.xml(if guest.active() { Which::Live } else { Which::Stored });
+    let text = match secrets.map_or_else(plain, Ok) {
         Ok(text) => text,
         Err(why) => return findings.push(Advice(format!("{name}: {why}"))),
     };
@@ -397,6 +416,9 @@ fn look_at(paths: &Paths, config: &Config, guest: &Guest, route: Option<&Route>,
         }
         return;
     }
+    let conf = publish::qemu_conf(paths);
+    let around = Around { guarded, conf: &conf, shows_passwords, asked_for: config.guard.displays };
+    findings.extend(displays::open_to_local_users(&name, &domain, &around).into_iter().map(Advice));
     let left_out = config.guests.skips(&guest.name) || domain.notes.no_publishing;
     match route {
         None if left_out => findings.push(Good(format!("{name}: left out, as configured"))),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::edges::paths::Paths;
 use crate::edges::{files, nft, ports, publish, units};
 use crate::rules::config::Config;
-use crate::rules::guard::guard;
+use crate::rules::guard::{self, Guard};
 use crate::rules::guest::{Uuid, printable};
 use crate::rules::plan::{self, Active, Plan, Wanted};
 use crate::rules::route::Route;
@@ -73,10 +73,9 @@ fn has_notes(folder: &Path) -> bool {
 /// Makes everything equal once; returns how many guests' sockets do not listen and should.
 fn pass(paths: &Paths) -> Result<usize> {
     let readable = files::config(paths).inspect_err(|why| tracing::error!("{why:#}")).ok();
-    let config = readable.clone().unwrap_or_default();
     let routes = routes(paths);
     let drop_ins = drop_ins(paths);
-    if let Err(why) = keep_guard(&config, &routes) {
+    if let Err(why) = keep_guard(readable.as_ref(), &routes) {
         tracing::error!("{why:#}");
     }
     let wanted: BTreeMap<Uuid, Wanted> = routes
@@ -220,9 +219,20 @@ fn note_failure(paths: &Paths, uuid: &Uuid, route: &Route, reason: Option<&str>)
     Ok(())
 }
 
-fn keep_guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Result<()> {
-    let guard = guard(config, routes);
-    if !nft::is_current(&guard)? {
+/// The guard as it should be; without a configuration (it is refused) as it is, for the guests that are there now.
+#[must_use]
+pub fn wanted_guard(config: Option<&Config>, routes: &BTreeMap<Uuid, Route>) -> Guard {
+    let as_it_is = || {
+        let there = nft::current().inspect_err(|why| tracing::error!("{why:#}")).ok().flatten();
+        guard::guard_as_it_is(there.as_ref(), routes)
+    };
+    config.map_or_else(as_it_is, |config| guard::guard(config, routes))
+}
+
+fn keep_guard(config: Option<&Config>, routes: &BTreeMap<Uuid, Route>) -> Result<()> {
+    let guard = wanted_guard(config, routes);
+    // Where the table cannot be read it is replaced: that is right whatever it was.
+    if !nft::is_current(&guard).unwrap_or(false) {
         nft::load(&guard)?;
         tracing::info!("loaded the guard: table inet console_proxy");
     }
@@ -232,22 +242,21 @@ fn keep_guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Result<()> {
 /// `console-proxy guard`: loads the table before libvirt's daemon starts, whatever the configuration
 /// says otherwise.
 pub fn load_guard(paths: &Paths) -> Result<()> {
-    let config = files::config(paths).unwrap_or_else(|why| {
-        tracing::error!("{why:#}; the guard covers the default ports");
-        Config::default()
-    });
-    nft::load(&guard(&config, &routes(paths)))
+    let config = files::config(paths).inspect_err(|why| tracing::error!("{why:#}; the guard stays as it is")).ok();
+    nft::load(&wanted_guard(config.as_ref(), &routes(paths)))
 }
 
 /// `console-proxy guard --remove-unless-needed`: when the package goes, the table goes with it, unless
-/// a guest still runs with a port of ours.
+/// a guest still runs with a port of ours. Displays are left to others: nobody will say when their guests have gone.
 pub fn remove_guard_unless_needed(paths: &Paths, out: &mut dyn std::io::Write) -> Result<()> {
-    let config = files::config(paths).unwrap_or_default();
+    let mut config = files::config(paths).unwrap_or_default();
+    config.guard.displays = false;
     let held = ports::listened_to().into_iter().any(|port| config.serial.ports.contains(port));
-    let guard = guard(&config, &routes(paths));
+    let guard = guard::guard(&config, &routes(paths));
     if !held && guard.ports.is_empty() {
         return nft::remove();
     }
+    nft::load(&guard)?;
     writeln!(
         out,
         "the guard (nftables table inet console_proxy) stays in the kernel: a running guest still has a port on loopback. \

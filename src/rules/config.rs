@@ -31,6 +31,8 @@ pub struct Config {
     pub record: Record,
     /// Which guests take part.
     pub guests: Guests,
+    /// What local users do not reach.
+    pub guard: Guard,
     /// The page, and other clients.
     pub web: Web,
     /// A guest's proxy.
@@ -283,6 +285,14 @@ impl Guests {
     pub fn skips(&self, name: &str) -> bool {
         self.skip.iter().any(|pattern| matches(pattern, name))
     }
+}
+
+/// What this host's other users do not reach, beside the ports that wiring made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Guard {
+    /// Whether root alone connects to the own ports of published guests' displays, where those listen on loopback.
+    pub displays: bool,
 }
 
 /// The page, and other people's clients beside it.

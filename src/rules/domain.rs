@@ -92,6 +92,24 @@ pub struct Display {
     pub only: Only,
     /// `websocket` as written: -1 means "one that libvirt chooses".
     pub websocket: Option<i32>,
+    /// It has a password of its own, which only an XML with passwords shows.
+    pub password: bool,
+}
+
+impl Display {
+    /// The ports at which it listens on loopback and on no other address.
+    pub fn local_ports(&self) -> impl Iterator<Item = u16> {
+        let is_local = match &self.listen {
+            Listen::Address(None) => true,
+            Listen::Address(Some(address)) => {
+                matches!(address.as_str(), "" | "localhost")
+                    || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }
+            Listen::Network | Listen::Socket | Listen::Nowhere => false,
+        };
+        let websocket = self.websocket.and_then(|port| u16::try_from(port).ok());
+        [self.port, self.tls_port, websocket].into_iter().flatten().filter(move |_| is_local)
+    }
 }
 
 /// The displays that have a console of their own.
@@ -286,6 +304,7 @@ fn display(index: u32, node: Node<'_>) -> Option<Display> {
         tls_port: port("tlsPort"),
         only: bound_channels(node),
         websocket: node.attribute("websocket").and_then(|port| port.parse().ok()).filter(|port| *port != 0),
+        password: node.attribute("passwd").is_some(),
     })
 }
 

@@ -12,14 +12,32 @@ use super::route::{Backend, Route};
 pub struct Guard {
     /// The range of serial ports, whether a guest has them or not.
     pub serial: PortRange,
-    /// Ports that running guests' consoles listen on: serial ports of the range, websockets that wiring asked QEMU for.
+    /// Ports that running guests' consoles listen on: serial ports of the range, websockets that wiring asked QEMU for,
+    /// and with `guard.displays` displays' own ports.
     pub ports: BTreeSet<u16>,
 }
 
 /// The guard for a configuration and the guests that are published.
 #[must_use]
 pub fn guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Guard {
-    let serial = config.serial.ports;
+    let mut guard = without_displays(config.serial.ports, routes);
+    if config.guard.displays {
+        guard.ports.extend(displays(routes));
+    }
+    guard
+}
+
+/// The guard while the configuration is refused: nothing that is guarded is opened, and displays that were open stay
+/// so. `there` is what the kernel has; where it has nothing, whatever may be root's alone is.
+#[must_use]
+pub fn guard_as_it_is(there: Option<&Guard>, routes: &BTreeMap<Uuid, Route>) -> Guard {
+    let serial = there.map_or_else(|| Config::default().serial.ports, |there| there.serial);
+    let mut guard = without_displays(serial, routes);
+    guard.ports.extend(displays(routes).filter(|port| there.is_none_or(|there| there.ports.contains(port))));
+    guard
+}
+
+fn without_displays(serial: PortRange, routes: &BTreeMap<Uuid, Route>) -> Guard {
     let ways = routes.values().flat_map(|route| &route.consoles);
     let tcp = |backend: &Option<Backend>| match backend {
         Some(Backend::Tcp(_, port)) => Some(*port),
@@ -33,9 +51,14 @@ pub fn guard(config: &Config, routes: &BTreeMap<Uuid, Route>) -> Guard {
     Guard { serial, ports: ports.collect() }
 }
 
+fn displays(routes: &BTreeMap<Uuid, Route>) -> impl Iterator<Item = u16> {
+    routes.values().flat_map(|route| route.displays.iter().copied())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::config;
 
     fn routes(consoles: &str) -> BTreeMap<Uuid, Route> {
         let text =
@@ -57,6 +80,31 @@ mod tests {
             let guard = guard(&Config::default(), &routes(&consoles));
             assert_eq!(guard.ports.iter().copied().collect::<Vec<_>>(), expected, "{consoles}");
             assert_eq!(guard.serial, PortRange::new(28000, 28999));
+        }
+    }
+
+    const DISPLAYS: &str = "displays=[5900, 5700]\n[[consoles]]\nconsole=\"vnc\"\nraw=\"tcp:127.0.0.1:5900\"\n";
+
+    #[test]
+    fn displays_are_roots_where_the_configuration_says_so_and_all_of_their_ports() {
+        let config = |displays| Config { guard: config::Guard { displays }, ..Config::default() };
+        assert_eq!(guard(&config(false), &routes(DISPLAYS)).ports, BTreeSet::new());
+        assert_eq!(guard(&config(true), &routes(DISPLAYS)).ports, BTreeSet::from([5700, 5900]));
+        assert_eq!(guard(&config(true), &BTreeMap::new()).ports, BTreeSet::new(), "with the guest its ports go");
+    }
+
+    #[test]
+    fn a_configuration_that_is_refused_opens_no_display_and_shuts_none() {
+        let serial = PortRange::new(29000, 29999);
+        let there = |ports: &[u16]| Guard { serial, ports: ports.iter().copied().collect() };
+        for (in_kernel, expected) in [
+            (Some(there(&[5700, 5900])), there(&[5700, 5900])),
+            (Some(there(&[])), there(&[])),
+            // Of a guest that has gone.
+            (Some(there(&[5700, 5900, 5999])), there(&[5700, 5900])),
+            (None, Guard { serial: Config::default().serial.ports, ports: BTreeSet::from([5700, 5900]) }),
+        ] {
+            assert_eq!(guard_as_it_is(in_kernel.as_ref(), &routes(DISPLAYS)), expected, "{in_kernel:?}");
         }
     }
 }

@@ -13,6 +13,17 @@ pub struct QemuConf {
     pub spice_cert_folders: Vec<String>,
     /// Where displays listen that name no address.
     pub vnc_listen: String,
+    /// Which displays ask for something (a password, SASL, a certificate) where a guest's definition has no password.
+    pub asks: Asks,
+}
+
+/// Kinds of displays that ask who comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// VNC.
+    pub vnc: bool,
+    /// SPICE.
+    pub spice: bool,
 }
 
 impl QemuConf {
@@ -26,13 +37,16 @@ impl QemuConf {
                 .map(|(_, value)| value.trim().trim_matches('"').to_owned());
             found.next()
         };
-        let on = |key| value(key).is_some_and(|value| value == "1");
+        let on = |key: &str| value(key).is_some_and(|value| value == "1");
         let default_folder = value("default_tls_x509_cert_dir");
+        let asks = |display: &str| value(&format!("{display}_password")).is_some() || on(&format!("{display}_sasl"));
+        let vnc_tls_verify =
+            value("vnc_tls_x509_verify").map_or_else(|| on("default_tls_x509_verify"), |value| value == "1");
         Self {
+            asks: Asks { vnc: asks("vnc") || (on("vnc_tls") && vnc_tls_verify), spice: asks("spice") },
+            vnc_tls_verify,
             vnc_listen: value("vnc_listen").unwrap_or_else(|| "127.0.0.1".to_owned()),
             vnc_tls: on("vnc_tls"),
-            vnc_tls_verify: value("vnc_tls_x509_verify")
-                .map_or_else(|| on("default_tls_x509_verify"), |value| value == "1"),
             spice_cert_folders: value("spice_tls_x509_cert_dir").map_or_else(
                 || {
                     let default = default_folder.clone().unwrap_or_else(|| "/etc/pki/qemu".to_owned());
@@ -80,6 +94,7 @@ mod tests {
             vnc_cert_folder: "/etc/pki/libvirt-vnc".into(),
             spice_cert_folders: vec!["/etc/pki/libvirt-spice".into(), "/etc/pki/qemu".into()],
             vnc_listen: "127.0.0.1".into(),
+            asks: Asks::default(),
         };
         assert_eq!(conf, defaults);
         let conf = QemuConf::parse(
@@ -91,8 +106,17 @@ mod tests {
             vnc_cert_folder: "/etc/pki/qemu".into(),
             spice_cert_folders: vec!["/etc/pki/libvirt-spice".into(), "/etc/pki/qemu".into()],
             vnc_listen: "0.0.0.0".into(),
+            asks: Asks { vnc: true, spice: false },
         };
         assert_eq!(conf, changed);
+        for (text, vnc, spice) in [
+            ("vnc_password = \"XYZ12345\"", true, false),
+            ("vnc_sasl = 1", true, false),
+            ("vnc_tls = 1\nspice_password = \"\"", false, true),
+            ("spice_sasl=1\nvnc_tls_x509_verify = 1", false, true),
+        ] {
+            assert_eq!(QemuConf::parse(text).asks, Asks { vnc, spice }, "{text}");
+        }
         let folders = |text| QemuConf::parse(text).spice_cert_folders;
         assert_eq!(folders("default_tls_x509_cert_dir = \"/x\""), ["/etc/pki/libvirt-spice", "/x"]);
         assert_eq!(folders("default_tls_x509_cert_dir = \"/x\"\nspice_tls_x509_cert_dir = \"/s\""), ["/s"]);

@@ -15,7 +15,8 @@ use super::ticket::Mode;
 pub const VERSION: u32 = 1;
 
 /// The keys of a route, of a console in it, and of one that cannot be reached.
-const KEYS: [&str; 9] = ["version", "uuid", "name", "port", "since", "auth", "allow", "consoles", "unreachable"];
+const KEYS: [&str; 10] =
+    ["version", "uuid", "name", "port", "since", "auth", "allow", "displays", "consoles", "unreachable"];
 const WAY_KEYS: [&str; 8] = ["console", "raw", "websocket", "guarded", "websocket-ca", "raw-ca", "log", "added"];
 const GONE_KEYS: [&str; 2] = ["console", "reason"];
 
@@ -40,6 +41,9 @@ pub struct Route {
     /// What the guest's own settings leave of people's rights; absent: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<Allow>>,
+    /// All ports of its displays that listen on loopback alone, whether they are used here or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub displays: Vec<u16>,
     /// What can be reached.
     #[serde(default)]
     pub consoles: Vec<Way>,
@@ -406,6 +410,7 @@ mod tests {
             since: 5,
             auth: Auth::Ticket,
             allow: None,
+            displays: vec![5900, 5700],
             consoles: vec![
                 Way {
                     console: Console::Vnc,
@@ -562,6 +567,7 @@ mod tests {
             since: 1,
             auth: Auth::None,
             allow: Some(vec![Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap()]),
+            displays: vec![5900],
             consoles: vec![Way {
                 console: Console::Vnc,
                 raw: "tcp:127.0.0.1:1".parse().ok(),

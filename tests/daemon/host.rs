@@ -54,6 +54,7 @@ impl Host {
             since: 0,
             auth: Auth::Ticket,
             allow: None,
+            displays: Vec::new(),
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, ipproto};
 
-use crate::host::{Guest, Running, SOON, User, property, sh, state_of, systemctl, try_sh, wait_for, wait_until};
+use crate::host::{
+    Configured, Guest, Running, SOON, User, exists, property, sh, state_of, systemctl, try_sh, virsh, wait_for,
+    wait_until,
+};
 
 /// In the serial range, and no guest's.
 const PORT: u16 = 28_999;
@@ -225,6 +228,74 @@ fn a_proxy_begins_no_connection_with_the_sockets_that_it_was_handed() {
     let tries = ["a client's connection", "the listening socket"]
         .map(|socket| [PORT, other].map(|place| format!("{socket} to {place}: Connection refused")));
     assert_eq!(said.lines().collect::<Vec<_>>(), tries.concat());
+}
+
+/// The ports at which a running guest's displays listen.
+fn display_ports(guest: &Guest) -> Vec<u16> {
+    let xml = guest.xml();
+    let displays = xml.split("<graphics ").skip(1).map(|rest| rest.split('>').next().unwrap());
+    let of = |display: &str| {
+        let values = display.split_whitespace().filter_map(|word| word.split_once("='"));
+        let ports = values.filter(|(key, _)| ["port", "tlsPort", "websocket"].contains(key));
+        ports.filter_map(|(_, value)| value.trim_end_matches('\'').parse().ok()).collect::<Vec<u16>>()
+    };
+    displays.flat_map(of).collect()
+}
+
+#[test]
+fn displays_on_loopback_are_roots_alone_where_that_is_asked_for_and_their_ports_free_when_they_have_gone() {
+    let user = User::in_groups("e2e-viewer", "");
+    let reaches = |port: u16| user.run(&format!("bash -c 'echo </dev/tcp/127.0.0.1/{port}'")).is_ok();
+    let guest = Guest::define("screens").with_vnc_websocket().with_spice().with_pty_serial().started();
+    let locked = Guest::define("locked-screen").with_password("secret").with_vnc().started();
+    guest.port();
+    let ports = display_ports(&guest);
+    assert_eq!(ports.len(), 3, "VNC, its websocket, SPICE: {ports:?}");
+    for port in &ports {
+        assert!(reaches(*port), "by default {port} is open");
+    }
+    let doctor = || try_sh("console-proxy doctor").unwrap_or_else(|said| said);
+    let open = "note    screens: any local user reaches its";
+    let said = doctor();
+    assert!(said.matches(open).count() == 2 && said.contains("guard.displays = true"), "{said}");
+    assert!(!said.contains("locked-screen: any local user"), "it has a password: {said}");
+
+    let asked_for = Configured::with("[guard]\ndisplays = true\n");
+    sh("console-proxy publish --all");
+    wait_until("the displays to be guarded", SOON, || !ports.iter().any(|port| reaches(*port)));
+    for port in &ports {
+        sh(&format!("echo </dev/tcp/127.0.0.1/{port}"));
+    }
+    assert!(!display_ports(&locked).into_iter().any(reaches));
+    guest.open("vnc");
+    assert!(!doctor().contains(open));
+
+    // The guest starts again within its QEMU, and as another one.
+    virsh("reset screens");
+    assert!(!ports.iter().any(|port| reaches(*port)));
+    guest.destroy();
+    guest.start();
+    guest.port();
+    wait_until("its displays to be guarded again", SOON, || !display_ports(&guest).into_iter().any(reaches));
+
+    // A slip in the configuration opens nothing.
+    drop(asked_for);
+    let slip = Configured::with("[guard]\ndisplays = maybe\n");
+    sh("touch /run/console-proxy/queue/guard");
+    wait_until("the note to be taken", SOON, || !exists("/run/console-proxy/queue/guard"));
+    wait_until("sync to be done", SOON, || state_of("console-proxy-sync.service") != "activating");
+    assert!(!display_ports(&guest).into_iter().any(reaches));
+    drop(slip);
+
+    let _asked_for = Configured::with("[guard]\ndisplays = true\n");
+    let ports = display_ports(&guest);
+    guest.destroy();
+    let others: Vec<_> = ports
+        .iter()
+        .map(|port| wait_for("the port to be free", SOON, || TcpListener::bind(("127.0.0.1", *port)).ok()))
+        .collect();
+    wait_until("the ports to be anybody's", SOON, || ports.iter().all(|port| reaches(*port)));
+    drop(others);
 }
 
 /// What this binary does in the place of another program.

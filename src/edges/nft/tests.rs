@@ -1,5 +1,4 @@
 use super::*;
-use crate::rules::ports::PortRange;
 
 /// What `nft -j -n list table inet console_proxy` prints of [`guard`].
 const LISTED: &str = include_str!("../../../tests/nft/guard-nftables-1.0.6.json");
@@ -57,6 +56,9 @@ fn a_table_as_it_was_loaded_is_the_one_that_should_be_there() {
     assert_ne!(Outline::read(LISTED).unwrap(), Outline::of(&another));
     let another = Guard { ports: BTreeSet::from([5700]), ..guard() };
     assert_ne!(Outline::read(LISTED).unwrap(), Outline::of(&another));
+    assert_eq!(Outline::read(LISTED).unwrap().guard(), Some(guard()));
+    let foreign = LISTED.replace("tcp dport @ports", "something else");
+    assert_eq!(Outline::read(&foreign).unwrap().guard(), None);
 }
 
 #[test]

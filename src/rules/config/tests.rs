@@ -32,6 +32,7 @@ fn the_shipped_file_states_every_default_and_no_other() {
     let stated: toml::Table = toml::from_str(&uncommented).unwrap();
     let expected = [
         ("access", 8),
+        ("guard", 1),
         ("guests", 1),
         ("listen", 5),
         ("proxy", 11),
@@ -69,6 +70,7 @@ fn values_of_the_wrong_form_are_refused_by_name() {
         ("[proxy]\nidle-timeout = \"0s\"", "idle-timeout"),
         ("[proxy]\nmax-frame = 1", "max-frame"),
         ("[proxy]\nstatus = \"all\"", "numbers"),
+        ("[guard]\ndisplays = \"yes\"", "displays"),
         ("[access]\nticket-life = \"10m\"", "ticket-life"),
         ("[record]\nkeep-days = 0", "record.keep-days is 0: from 1"),
         ("[record]\nkeep-bytes = 1000", "record.keep-bytes is 1000: from 67108864"),
