@@ -19,6 +19,7 @@ pub mod history;
 pub mod hook;
 pub mod limits;
 pub mod log;
+pub mod modes;
 pub mod pace;
 pub mod plan;
 pub mod ports;
