@@ -135,6 +135,11 @@ pub fn request(data: &[u8]) {
     if let Some(name) = request::subprotocol(cookies.iter().copied()) {
         assert!(cookies.iter().any(|offered| offered.windows(name.len()).any(|part| part == name.as_bytes())));
         assert!(name.len() <= 64 && !name.to_ascii_lowercase().contains("token"));
+        assert!(!name.to_ascii_lowercase().contains("secret"), "{name}");
+    }
+    if let Ok(Some(secret)) = request::secret(std::iter::empty(), cookies.iter().copied()) {
+        let item = [request::SECRET_PROTOCOL.as_bytes(), secret].concat();
+        assert!(cookies.iter().any(|offered| offered.windows(item.len()).any(|part| part == item)));
     }
     let _ = Forwarded::read(cookies.iter().copied(), [origin].into_iter());
 }

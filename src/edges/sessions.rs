@@ -1,5 +1,5 @@
-//! Sessions on disk: a file each in the guest's own folder, named by the SHA-256 of the cookie, so
-//! that they survive the proxy's idle exit and nobody who reads them can use them.
+//! Sessions on disk: a file each in the guest's own folder, named by the SHA-256 of the cookie and with that of the
+//! second secret in it, so that they survive the proxy's idle exit and nobody who reads them can use them.
 
 use std::fs;
 use std::io;
@@ -33,9 +33,30 @@ impl Id {
     /// The name of the session that a cookie stands for.
     #[must_use]
     pub fn of_cookie(cookie: impl AsRef<[u8]>) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, cookie.as_ref());
-        Self(hex(digest.as_ref()))
+        Self(sha256(cookie.as_ref()))
     }
+}
+
+/// What is kept of a secret, in hex.
+#[must_use]
+pub fn sha256(secret: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, secret).as_ref())
+}
+
+/// What a browser is given of a new session, 32 random bytes each in base64url.
+#[derive(Clone)]
+pub struct Secrets {
+    /// The cookie's value.
+    pub cookie: String,
+    /// The one that the page keeps.
+    pub second: String,
+}
+
+/// 32 random bytes in base64url.
+fn random() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Records of sessions that are over and whose tickets are not: a panel may open and leave consoles by the minute.
@@ -68,9 +89,8 @@ impl Store {
         Self { folder: state.join("sessions") }
     }
 
-    /// Keeps a new session; returns its cookie's value, 32 random bytes. `is_alive` clears out those
-    /// that have ended.
-    pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<String, NoSession> {
+    /// Keeps a new session; returns its secrets. `is_alive` clears out those that have ended.
+    pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<Secrets, NoSession> {
         // For the group, which all proxies run in: the next one of this guest may have another user. The unit
         // forbids a set-group-ID bit (RestrictSUIDSGID=).
         files::make_folder(&self.folder, 0o770)?;
@@ -90,11 +110,10 @@ impl Store {
         if alive >= MOST || (session.ticket().is_some() && spent >= MOST_SPENT) {
             return Err(NoSession::TooMany);
         }
-        let mut secret = [0; 32];
-        SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("no random numbers"))?;
-        let cookie = URL_SAFE_NO_PAD.encode(secret);
-        self.write(&Id::of_cookie(&cookie), session)?;
-        Ok(cookie)
+        let secrets = Secrets { cookie: random()?, second: random()? };
+        let session = Session { secret: sha256(secrets.second.as_bytes()), ..session.clone() };
+        self.write(&Id::of_cookie(&secrets.cookie), &session)?;
+        Ok(secrets)
     }
 
     /// The session of that name, alive or not; none where somebody logged out.
@@ -161,20 +180,24 @@ mod tests {
     fn session(jti: &str) -> Session {
         let (iss, jti) = ("host".to_owned(), jti.to_owned());
         let bought = Bought::Ticket { iss, jti, consoles: vec![Pattern::All], mode: Mode::Control };
-        Session { sub: "ann".into(), bought, began: 0, ends: 10, last_used: 0 }
+        Session { sub: "ann".into(), bought, began: 0, ends: 10, last_used: 0, secret: String::new() }
     }
 
     #[test]
-    fn a_cookie_finds_its_session_and_the_folder_does_not_know_the_cookie() {
+    fn a_cookie_finds_its_session_and_the_folder_knows_neither_of_its_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        let cookie = store.add(&session("a"), |_, _| true).unwrap();
-        assert_eq!(cookie.len(), 43);
+        let Secrets { cookie, second } = store.add(&session("a"), |_, _| true).unwrap();
+        assert_eq!((cookie.len(), second.len(), cookie == second), (43, 43, false));
         let id = Id::of_cookie(&cookie);
-        assert_eq!(store.get(&id), Some(session("a")));
+        let kept = store.get(&id).unwrap();
+        assert!(kept.has_secret(&sha256(second.as_bytes())) && !kept.has_secret(&sha256(cookie.as_bytes())));
+        assert_eq!(Session { secret: String::new(), ..kept }, session("a"));
         let file = fs::read_dir(folder.path().join("sessions")).unwrap().next().unwrap().unwrap();
-        assert!(!file.file_name().to_str().unwrap().contains(&cookie));
-        assert!(!fs::read_to_string(file.path()).unwrap().contains(&cookie));
+        for secret in [&cookie, &second] {
+            assert!(!file.file_name().to_str().unwrap().contains(secret));
+            assert!(!fs::read_to_string(file.path()).unwrap().contains(secret));
+        }
         store.touch(&id, 7).unwrap();
         assert_eq!(store.get(&id).unwrap().last_used, 7);
         store.remove(&id).unwrap();
@@ -196,7 +219,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let at = |seconds: u64, jti| Session { began: seconds * 1000, ends: seconds + 60, ..session(jti) };
-        let id = Id::of_cookie(store.add(&at(100, "a"), |_, _| true).unwrap());
+        let id = Id::of_cookie(store.add(&at(100, "a"), |_, _| true).unwrap().cookie);
         store.remove(&id).unwrap();
         assert_eq!((store.get(&id), store.all().len()), (None, 0));
         store.touch(&id, 101).unwrap();
@@ -231,13 +254,13 @@ mod tests {
             5000,
             60,
         );
-        let ids = [(); 2].map(|()| Id::of_cookie(store.add(&session, |_, _| true).unwrap()));
+        let ids = [(); 2].map(|()| Id::of_cookie(store.add(&session, |_, _| true).unwrap().cookie));
         let later = Standing { checked: 7, ..Standing::default() };
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]).unwrap().bought, Bought::Password(later.clone()));
         store.remove(&ids[0]).unwrap();
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]), None);
-        assert_eq!(store.get(&ids[1]), Some(session));
+        assert_eq!(store.get(&ids[1]).unwrap().bought, session.bought);
     }
 }

@@ -178,7 +178,8 @@ fn json_reply(status: u16, body: &serde_json::Value) -> Reply {
     Reply { status, headers, body: body.to_string().into() }
 }
 
-/// `POST /api/session`: a ticket or a password becomes a cookie.
+/// `POST /api/session`: a ticket or a password becomes a session: a cookie, and a second secret in the body. The browser
+/// sends the cookie to every port of this host's name; the body is read by pages of this origin alone.
 async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
     let person = identify(guest, route, asked, peer).await?;
     let life = guest.config().access.session_life.as_secs();
@@ -197,15 +198,15 @@ async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Pee
     let is_alive = |id: &Id, old: &Session| {
         guest.is_alive(id, old) && guest.ended(route, &Subject::of_session(id.as_str(), old)).is_none()
     };
-    let cookie = guest.store.add(&session, is_alive).map_err(|why| match why {
+    let secrets = guest.store.add(&session, is_alive).map_err(|why| match why {
         NoSession::Bought => refuse(401, why.to_string()).because(Reason::Ticket).of(&session.sub),
         NoSession::TooMany => refuse(429, why.to_string()).of(&session.sub),
         NoSession::Io(_) => refuse(500, why.to_string()),
     })?;
     audit::login(route, peer, &session.sub, &how);
-    let mut headers = plain_headers();
-    headers.push(("set-cookie", set_cookie(guest, route, &cookie, life)));
-    Ok(Reply { status: 204, headers, ..Reply::default() })
+    let mut reply = json_reply(200, &json!({"secret": secrets.second}));
+    reply.headers.push(("set-cookie", set_cookie(guest, route, &secrets.cookie, life)));
+    Ok(reply)
 }
 
 /// `POST /api/logout`: the session and its websockets end.

@@ -12,7 +12,7 @@ use super::refused::{Refused, refuse};
 use super::standing::{Look, Stale, refresh};
 use crate::edges::http::Asked;
 use crate::edges::publish::now;
-use crate::edges::sessions::Id;
+use crate::edges::sessions::{Id, sha256};
 use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, OriginVerdict};
@@ -100,16 +100,18 @@ pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, pe
             "nobody can enter now, as this host cannot say what was revoked: its journal says why",
         ));
     }
-    let cookie = |name| request::cookie(asked.headers("cookie"), name);
     let query = request::query_token(&asked.query)?.map(str::as_bytes);
     let authorization = asked.once("authorization")?;
     let bearer = authorization.and_then(request::bearer);
     let basic = authorization.and_then(request::basic).transpose()?;
-    let cookie_name = request::session_cookie(&route.uuid);
-    let session = cookie(&cookie_name)?.map(|cookie| find_session(guest, route, cookie));
+    let session = find_session(guest, route, asked)?;
     // A session that has ended must not hide the ticket that spice-html5 brings in a cookie. Other applications of the
     // same host name may have cookies of that name, too: of several none counts.
-    let spare = if matches!(session, Some(Ok(_))) || basic.is_some() { None } else { cookie("token").unwrap_or(None) };
+    let spare = if matches!(session, Some(Ok(_))) || basic.is_some() {
+        None
+    } else {
+        request::cookie(asked.headers("cookie"), "token").unwrap_or(None)
+    };
 
     let ticket = query.or(bearer).or(spare).map(|token| guest.check_ticket(&String::from_utf8_lossy(token), route));
     let issuer = ticket.as_ref().and_then(|checked| checked.as_ref().ok()).map(|claims| claims.iss.clone());
@@ -174,12 +176,11 @@ pub(super) fn no_right(user: &str) -> Refused {
 
 /// The session that a page brings in order to end it, with whatever right is left in it. Nobody is asked about its user.
 pub(super) fn session_to_end(guest: &Guest, route: &Route, asked: &Asked) -> Result<(Id, Session), Refused> {
-    let cookie = request::cookie(asked.headers("cookie"), &request::session_cookie(&route.uuid))?.map(Id::of_cookie);
-    let found = cookie.and_then(|id| guest.store.get(&id).map(|session| (id, session)));
+    let found = brought(guest, route, asked)?;
     match (site(guest, asked, None)?, found) {
-        (_, None) => Err(refuse(401, "there is no session to end")),
+        (_, None | Some(Err(ENDED))) => Err(refuse(401, "there is no session to end")),
         (OriginVerdict::Absent, Some(_)) => Err(no_origin()),
-        (_, Some(found)) => Ok(found),
+        (_, Some(found)) => found.map_err(|why| refuse(401, why).because(Reason::Session)),
     }
 }
 
@@ -205,14 +206,44 @@ fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerd
 
 const ENDED: &str = "the session has ended: get another ticket, or log in again";
 
-/// The session of a cookie; an error: why it does not count, in words.
-fn find_session(guest: &Guest, route: &Route, cookie: &[u8]) -> Result<(Id, Session), &'static str> {
-    let id = Id::of_cookie(cookie);
-    let session = guest.store.get(&id).ok_or(ENDED)?;
-    if let Some(why) = guest.ended(route, &Subject::of_session(id.as_str(), &session)) {
-        return Err(why);
-    }
-    if guest.is_alive(&id, &session) { Ok((id, session)) } else { Err(ENDED) }
+const NO_SECRET: &str =
+    "a session's cookie counts with its second secret alone, which the page keeps: reload the page, or log in again";
+const OTHER_SECRET: &str = "the session's cookie came with another session's second secret: log in again";
+const OLD: &str = "the session was made before console-proxy was upgraded, and has no second secret: log in again";
+
+/// The most cookies of this guest that are looked at: a browser keeps one, and one more within another site's frame.
+const MOST_COOKIES: usize = 4;
+
+/// A session that a request brings; an error: why it does not count, in words.
+type Brought = Result<(Id, Session), &'static str>;
+
+/// The session whose cookie and whose second secret a request brings, alive or not. Another service on this host's name
+/// is sent the cookie, and can set others: one without its secret is nobody's.
+fn brought(guest: &Guest, route: &Route, asked: &Asked) -> Result<Option<Brought>, Refused> {
+    let secret = request::secret(asked.headers(request::SECRET), asked.headers("sec-websocket-protocol"))?;
+    let secret = secret.map(sha256);
+    let name = request::session_cookie(&route.uuid);
+    let found = request::cookies(asked.headers("cookie"), &name).take(MOST_COOKIES).map(|cookie| {
+        let id = Id::of_cookie(cookie);
+        let session = guest.store.get(&id).ok_or(ENDED)?;
+        match &secret {
+            Some(secret) if session.has_secret(secret) => Ok((id, session)),
+            _ if session.secret.is_empty() => Err(OLD),
+            Some(_) => Err(OTHER_SECRET),
+            None => Err(NO_SECRET),
+        }
+    });
+    Ok(found.reduce(|first, next| if next.is_ok() { next } else { first }))
+}
+
+/// The session that a request brings, where it is alive.
+fn find_session(guest: &Guest, route: &Route, asked: &Asked) -> Result<Option<Brought>, Refused> {
+    let alive = |(id, session): (Id, Session)| match guest.ended(route, &Subject::of_session(id.as_str(), &session)) {
+        Some(why) => Err(why),
+        None if guest.is_alive(&id, &session) => Ok((id, session)),
+        None => Err(ENDED),
+    };
+    Ok(brought(guest, route, asked)?.map(|found| found.and_then(alive)))
 }
 
 pub(super) fn asks_for_websocket(asked: &Asked) -> bool {

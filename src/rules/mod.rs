@@ -19,7 +19,6 @@ pub mod history;
 pub mod hook;
 pub mod limits;
 pub mod log;
-pub mod modes;
 pub mod pace;
 pub mod plan;
 pub mod ports;

@@ -120,6 +120,20 @@ pub(super) fn items<'h>(headers: impl Iterator<Item = &'h [u8]>) -> impl Iterato
     items.filter_map(|item| str::from_utf8(item).ok()).map(str::trim)
 }
 
+/// The header with a session's second secret.
+pub const SECRET: &str = "console-proxy-secret";
+/// What that secret follows where a browser's page can send no header: among the subprotocols of a websocket.
+pub const SECRET_PROTOCOL: &str = "console-proxy.secret.";
+
+/// The second secret of a session, from its header or from a subprotocol. Two are refused.
+pub fn secret<'h>(
+    headers: impl Iterator<Item = &'h [u8]>,
+    protocols: impl Iterator<Item = &'h [u8]>,
+) -> Result<Option<&'h [u8]>, BadRequest> {
+    let among = items(protocols).filter_map(|item| item.strip_prefix(SECRET_PROTOCOL)).map(str::as_bytes);
+    only(headers.chain(among), "the request has two secrets of a session")
+}
+
 /// The name of a guest's session cookie. Cookies ignore ports, so it says whose it is.
 #[must_use]
 pub fn session_cookie(guest: &Uuid) -> String {
@@ -230,7 +244,7 @@ pub fn subprotocol<'h>(headers: impl Iterator<Item = &'h [u8]>) -> Option<&'h st
     let offered: Vec<&str> = items(headers).filter(|name| is_token(name)).collect();
     let credential = |name: &str| {
         let lower = name.to_ascii_lowercase();
-        name.len() > 64 || ["bearer", "token", "auth", "eyj"].iter().any(|word| lower.contains(word))
+        name.len() > 64 || ["bearer", "token", "auth", "eyj", "secret"].iter().any(|word| lower.contains(word))
     };
     offered.iter().find(|name| **name == "binary").or_else(|| offered.iter().find(|name| !credential(name))).copied()
 }
@@ -457,6 +471,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sessions_second_secret_is_in_its_header_or_among_the_subprotocols_and_once() {
+        let read = |headers: &[&'static str], protocols: &[&'static str]| secret(bytes(headers), bytes(protocols));
+        assert_eq!(read(&[], &["binary", "chat"]), Ok(None));
+        assert_eq!(read(&["AbC"], &["binary"]), Ok(Some(&b"AbC"[..])));
+        assert_eq!(read(&[], &["console-proxy.v1, console-proxy.secret.AbC"]), Ok(Some(&b"AbC"[..])));
+        for (headers, protocols) in [
+            (&["a", "a"][..], &[][..]),
+            (&["a"], &["console-proxy.secret.a"]),
+            (&[], &["console-proxy.secret.a", "console-proxy.secret.b"]),
+        ] {
+            assert!(read(headers, protocols).is_err(), "{headers:?} {protocols:?}");
+        }
+    }
+
+    #[test]
     fn subprotocols_are_answered_as_clients_expect() {
         for (offered, answer) in [
             (vec![], None),
@@ -466,6 +495,9 @@ mod tests {
             (vec!["base64url.bearer.authorization.k8s.io.abc", "plain"], Some("plain")),
             (vec!["token-abc"], None),
             (vec!["", " , "], None),
+            (vec!["console-proxy.secret.AbC", "plain"], Some("plain")),
+            (vec!["console-proxy.secret.AbC"], None),
+            (vec!["console-proxy.secret.AbC, binary"], Some("binary")),
         ] {
             assert_eq!(subprotocol(bytes(&offered)), answer, "{offered:?}");
         }

@@ -1,5 +1,6 @@
-//! Sessions: what a ticket or a password buys a browser. The record, and when it ends; the secret itself is known
-//! to the browser alone, here only its SHA-256.
+//! Sessions: what a ticket or a password buys a browser. The record, and when it ends. A browser shows two secrets: a
+//! cookie, which it sends to every port of the host's name, and one that only the page of this origin can read. Here
+//! are their SHA-256 alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct Session {
     pub ends: u64,
     /// When its last websocket closed; when it began while it never had one.
     pub last_used: u64,
+    /// The SHA-256 of its second secret, in hex. Empty in records of versions that knew none.
+    #[serde(default)]
+    pub secret: String,
 }
 
 /// What bought a session.
@@ -78,13 +82,21 @@ impl Session {
 
     fn begun(sub: String, bought: Bought, now: u64, life: u64) -> Self {
         let seconds = now / 1000;
-        Self { sub, bought, began: now, ends: seconds.saturating_add(life), last_used: seconds }
+        let ends = seconds.saturating_add(life);
+        Self { sub, bought, began: now, ends, last_used: seconds, secret: String::new() }
     }
 
     /// Whether it still counts; `in_use` says that a websocket of it is open.
     #[must_use]
     pub fn is_alive(&self, now: u64, idle: u64, in_use: bool) -> bool {
         now < self.ends && (in_use || now < self.last_used.saturating_add(idle))
+    }
+
+    /// Whether this is the SHA-256 of its second secret. Where they differ the answer takes no less time.
+    #[must_use]
+    pub fn has_secret(&self, sha256: &str) -> bool {
+        let differing = self.secret.bytes().zip(sha256.bytes()).fold(0, |found, (a, b)| found | (a ^ b));
+        !self.secret.is_empty() && self.secret.len() == sha256.len() && differing == 0
     }
 
     /// As it is kept after a log-out.
@@ -134,5 +146,19 @@ mod tests {
         assert!(!session.is_alive(400, 300, false));
         assert!(session.is_alive(999, 300, true));
         assert!(!session.is_alive(1000, 300, true));
+    }
+
+    #[test]
+    fn a_session_has_one_second_secret_and_one_without_has_none() {
+        let secret = "0a".repeat(32);
+        let session =
+            Session { secret: secret.clone(), ..Session::by_password("ann".into(), Standing::default(), 0, 1000) };
+        assert!(session.has_secret(&secret));
+        for wrong in ["", &secret[..62], &format!("{secret}0a"), &secret.replacen('a', "b", 1), &"0A".repeat(32)] {
+            assert!(!session.has_secret(wrong), "{wrong}");
+        }
+        let old = r#"{"sub":"ann","bought":{"password":{"groups":[],"checked":0}},"began":0,"ends":9,"last_used":0}"#;
+        let old: Session = serde_json::from_str(old).unwrap();
+        assert!(!old.has_secret("") && !old.has_secret(&secret), "it was made by an older version");
     }
 }

@@ -14,6 +14,9 @@ const SHOTS = '/root/browser/screenshots';
 export const DESKTOP = { viewport: { width: 1280, height: 800 } };
 export const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 
+/** Where the page keeps a session's second secret, before its own path. */
+const SECRET = 'console-proxy:secret:';
+
 let running;
 
 /** One browser for all tests of a file; `hosts` are names that lead to this host. */
@@ -125,10 +128,21 @@ export class Person {
 
     /** What the proxy takes this browser for. */
     async whoami() {
-        return this.page.evaluate(async () => {
-            const answer = await fetch('api/guest', { cache: 'no-store' });
+        const secret = await this.secret();
+        return this.page.evaluate(async (secret) => {
+            const answer = await fetch('api/guest', { cache: 'no-store', headers: secret ? { 'console-proxy-secret': secret } : {} });
             return answer.ok ? answer.json() : { status: answer.status };
-        });
+        }, secret);
+    }
+
+    /** The session's second secret, as the page keeps it; null: none. */
+    async secret() {
+        return this.page.evaluate((name) => localStorage.getItem(name + new URL('.', location.href).pathname), SECRET);
+    }
+
+    /** Puts another secret there, as if the page had. */
+    async keepSecret(secret) {
+        await this.page.evaluate(([name, secret]) => localStorage.setItem(name + new URL('.', location.href).pathname, secret), [SECRET, secret]);
     }
 
     /** Uses a tool of the bar, which on a narrow screen is behind its menu. */

@@ -80,11 +80,12 @@ test('logging out ends every tab, and its cookie opens nothing any more', async 
     const second = await person.newPage();
     await second.goto(`${await guest.origin()}/#vnc`);
     await until('the second tab is connected', () => second.evaluate(() => document.documentElement.dataset.state === 'connected'));
-    const cookies = await person.context.cookies();
+    const [cookies, secret] = [await person.context.cookies(), await person.secret()];
     await person.logOut();
     await person.sees('login');
     await until('the second tab has ended', () => second.evaluate(() => document.documentElement.dataset.state === 'login'));
     await person.context.addCookies(cookies);
+    await person.keepSecret(secret);
     await person.page.reload();
     await person.sees('login');
     await person.close();

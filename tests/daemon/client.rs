@@ -37,6 +37,11 @@ impl Read for Stream {
     }
 }
 
+/// Headers, to be sent.
+pub fn headers<'h, const N: usize>(own: &'h [(&'static str, String); N]) -> [(&'static str, &'h str); N] {
+    own.each_ref().map(|(name, value)| (*name, value.as_str()))
+}
+
 /// A connection to a proxy.
 pub struct Client {
     stream: Stream,
@@ -62,6 +67,19 @@ impl Answer {
     /// The value of a cookie that it sets.
     pub fn cookie(&self) -> String {
         self.header("set-cookie").split(';').next().unwrap_or_default().to_owned()
+    }
+
+    /// The second secret of a new session.
+    #[track_caller]
+    pub fn secret(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        body["secret"].as_str().unwrap_or_else(|| panic!("no session was bought: {self:?}")).to_owned()
+    }
+
+    /// What our page sends along in the session that it has bought, with this Origin.
+    #[track_caller]
+    pub fn session(&self, origin: &str) -> [(&'static str, String); 3] {
+        [("Cookie", self.cookie()), ("console-proxy-secret", self.secret()), ("Origin", origin.to_owned())]
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use crate::backends::Backend;
-use crate::client::{Answer, Client, Ws};
+use crate::client::{Answer, Client, Ws, headers};
 use crate::host::{Host, Proxy};
 
 /// A proxy behind a reverse proxy, and the socket between them.
@@ -34,13 +34,14 @@ impl Fronted {
         format!("/serial/0?token={}", self.proxy.ticket())
     }
 
-    /// The cookie that a ticket buys.
-    fn cookie(&self) -> String {
+    /// What a page sends along in the session that a ticket buys: cookie and second secret.
+    fn session(&self) -> [(&'static str, String); 2] {
         let bearer = format!("Bearer {}", self.proxy.ticket());
         let bought = self.ask("POST", "/api/session", &[("Authorization", &bearer)]);
-        assert_eq!(bought.status, 204, "{bought:?}");
+        assert_eq!(bought.status, 200, "{bought:?}");
         assert!(bought.header("set-cookie").contains("; Secure; "), "the browser speaks https: {bought:?}");
-        bought.cookie()
+        let [cookie, secret, _] = bought.session("");
+        [cookie, secret]
     }
 }
 
@@ -50,7 +51,7 @@ const HTTPS: (&str, &str) = ("X-Forwarded-Proto", "https");
 #[test]
 fn an_origin_is_the_forwarded_scheme_and_the_host_and_no_other() {
     let fronted = Fronted::new();
-    let cookie = fronted.cookie();
+    let session = fronted.session();
     for (scheme, host, origin, expected) in [
         ("https", "consoles.example", "https://consoles.example", 101),
         ("https", "consoles.example:8443", "https://consoles.example:8443", 101),
@@ -63,7 +64,8 @@ fn an_origin_is_the_forwarded_scheme_and_the_host_and_no_other() {
         ("https, http", "consoles.example", "https://consoles.example", 400),
         ("wss", "consoles.example", "https://consoles.example", 400),
     ] {
-        let headers = [("Host", host), ("X-Forwarded-Proto", scheme), ("Origin", origin), ("Cookie", &cookie)];
+        let [cookie, secret] = headers(&session);
+        let headers = [("Host", host), ("X-Forwarded-Proto", scheme), ("Origin", origin), cookie, secret];
         let status = fronted.open("/serial/0", &headers).map_or_else(|answer| answer.status, |_| 101);
         assert_eq!(status, expected, "{scheme} {host} {origin}");
     }
@@ -136,7 +138,9 @@ fn on_a_unix_socket_by_hand_nobody_is_believed_unless_it_is_said_to_be_a_front()
 fn four_hundred_cookies_of_other_guests_are_in_nobodys_way() {
     let fronted = Fronted::new();
     let others = (0..400).map(|n| format!("__Host-console-proxy-{n:08x}={}", "a".repeat(43)));
-    let cookies: Vec<String> = others.chain([fronted.cookie()]).collect();
-    let headers = [HOST, HTTPS, ("Origin", "https://consoles.example"), ("Cookie", &cookies.join("; "))];
+    let [(_, cookie), (secret, value)] = fronted.session();
+    let cookies: Vec<String> = others.chain([cookie]).collect();
+    let headers =
+        [HOST, HTTPS, ("Origin", "https://consoles.example"), ("Cookie", &cookies.join("; ")), (secret, &value)];
     fronted.open("/serial/0", &headers).unwrap().echoes("found among many");
 }

@@ -4,6 +4,7 @@ use console_proxy::rules::ticket::Mode;
 use serde_json::{Value, json};
 
 use crate::backends::Backend;
+use crate::client::headers;
 use crate::host::{Host, Proxy, now, until};
 
 fn told(proxy: &Proxy, headers: &[(&str, &str)]) -> Value {
@@ -22,8 +23,8 @@ fn it_says_when_the_session_ends_and_of_a_ticket_nothing() {
     let proxy = Proxy::activated(Host::new().raw("vnc", &Backend::echo()).config("[access]\nsession-life = \"1h\"\n"));
     let ticket = bearer(&proxy, Mode::Control);
     assert_eq!(told(&proxy, &[("Authorization", &ticket)])["session"], Value::Null);
-    let cookie = proxy.ask("POST", "/api/session", &[("Authorization", &ticket)]).cookie();
-    let ends = told(&proxy, &[("Cookie", &cookie)])["session"]["ends"].as_u64().unwrap();
+    let session = proxy.ask("POST", "/api/session", &[("Authorization", &ticket)]).session("");
+    let ends = told(&proxy, &headers(&session)[..2])["session"]["ends"].as_u64().unwrap();
     assert!((now() + 3500..=now() + 3600).contains(&ends), "{ends}");
 }
 

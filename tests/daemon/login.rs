@@ -13,6 +13,7 @@ use console_proxy::rules::rights::Allow;
 
 use crate::backends::Backend;
 use crate::client::Answer as Reply;
+use crate::client::headers;
 use crate::host::{GUEST, Host, Proxy, until};
 
 /// What is answered about user `slow` comes after so long.
@@ -124,12 +125,8 @@ fn own(proxy: &Proxy) -> String {
 }
 
 /// What a logged in browser sends along.
-fn cookie(proxy: &Proxy, user: &str) -> [(&'static str, String); 2] {
-    [("Cookie", log_in(proxy, user, "right").cookie()), ("Origin", own(proxy))]
-}
-
-fn headers<'h>(own: &'h [(&'static str, String); 2]) -> [(&'static str, &'h str); 2] {
-    own.each_ref().map(|(name, value)| (*name, value.as_str()))
+fn cookie(proxy: &Proxy, user: &str) -> [(&'static str, String); 3] {
+    log_in(proxy, user, "right").session(&own(proxy))
 }
 
 const MINE: &str = "[proxy]\nidle-timeout = \"60s\"\n";
@@ -139,9 +136,9 @@ fn a_member_of_libvirt_logs_in_and_their_session_opens_every_console() {
     let (proxy, users) = proxy_with(MINE);
     users.set("ann", &["users", "libvirt"]);
     let bought = log_in(&proxy, "ann", "right");
-    assert_eq!((bought.status, bought.body.as_str()), (204, ""));
+    assert_eq!((bought.status, bought.header("content-type")), (200, "application/json"));
     assert!(bought.header("set-cookie").starts_with("__Host-console-proxy-b50bdc9f="), "{bought:?}");
-    let ann = [("Cookie", bought.cookie()), ("Origin", own(&proxy))];
+    let ann = bought.session(&own(&proxy));
     for console in ["/vnc", "/serial/0"] {
         proxy.try_open(console, &headers(&ann)).unwrap().echoes("hello");
     }
@@ -221,7 +218,7 @@ fn who_hangs_up_while_a_password_is_checked_is_told_of_and_starts_no_more_checks
     assert_eq!(users.asked().len(), 2, "two of an address at a time, whether they still wait or not");
     until("both to be told of", || proxy.log().matches("refused 127.0.0.1: password: ").count() == 2);
     users.set("slow", &["libvirt"]);
-    assert_eq!(log_in(&proxy, "slow", "right").status, 204, "their turns are free again");
+    assert_eq!(log_in(&proxy, "slow", "right").status, 200, "their turns are free again");
     assert_eq!(users.asked().len(), 3, "who hung up before it was their turn has tried nothing");
     assert_eq!(proxy.log().matches("event=\"refused\"").count(), 2);
 }
@@ -482,7 +479,7 @@ fn an_issuer_that_has_gone_ends_what_its_tickets_opened() {
     let (proxy, _) = proxy_with(MINE);
     let mut ticket = proxy.open("/vnc");
     let bought = proxy.ask("POST", "/api/session", &[("Authorization", &format!("Bearer {}", proxy.ticket()))]);
-    let session = [("Cookie", bought.cookie()), ("Origin", own(&proxy))];
+    let session = bought.session(&own(&proxy));
     let mut by_session = proxy.try_open("/vnc", &headers(&session)).unwrap();
     fs::remove_file(proxy.path("etc/console-proxy/issuers.d/host.toml")).unwrap();
     proxy.have_it_look();
@@ -533,7 +530,7 @@ fn revoke_ends_a_ticket_and_what_it_bought_also_for_a_proxy_that_starts_later() 
     let (token, other) = (proxy.ticket(), proxy.ticket());
     let jti = jti(&token);
     let bought = proxy.ask("POST", "/api/session", &[("Authorization", &format!("Bearer {token}"))]);
-    let session = [("Cookie", bought.cookie()), ("Origin", own(&proxy))];
+    let session = bought.session(&own(&proxy));
     let mut open = [
         proxy.try_open(&format!("/vnc?token={token}"), &[]).unwrap(),
         proxy.try_open("/vnc", &headers(&session)).unwrap(),
@@ -590,8 +587,8 @@ fn a_cookie_of_another_guest_is_none_of_this_one() {
     let (one, users) = proxy_with(MINE);
     users.set("ann", &["libvirt"]);
     let (other, _) = proxy_with(MINE);
-    let cookie = log_in(&one, "ann", "right").cookie();
-    let refused = other.ask("GET", "/api/guest", &[("Cookie", &cookie)]);
+    let session = cookie(&one, "ann");
+    let refused = other.ask("GET", "/api/guest", &headers(&session)[..2]);
     assert_eq!(
         (refused.status, refused.body.as_str()),
         (401, "the session has ended: get another ticket, or log in again\n")

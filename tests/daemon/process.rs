@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::backends::Backend;
-use crate::client::{Client, Ws};
+use crate::client::{Client, Ws, headers};
 use crate::host::{GUEST, Host, Proxy, console_proxyd, until};
 
 #[test]
@@ -84,8 +84,10 @@ fn no_token_and_no_cookie_reaches_the_log() {
     let good = proxy.ticket();
     let ended = proxy.ticket_with(|claims| (claims.iat, claims.nbf, claims.exp) = (1, 1, 60));
     let bearer = |token: &str| format!("Bearer {token}");
-    let cookie = proxy.ask("POST", "/api/session", &[("Authorization", &bearer(&good))]).cookie();
     let origin = format!("https://{}", proxy.address);
+    let session = proxy.ask("POST", "/api/session", &[("Authorization", &bearer(&good))]).session(&origin);
+    let [(_, cookie), (_, second), _] = &session;
+    let protocols = format!("console-proxy.v1, console-proxy.secret.{second}");
     for token in [&good, &ended] {
         for path in ["/vnc", "/spice", "/serial/0", "/serial/9", "/nothing"] {
             let _ = proxy.try_open(&format!("{path}?token={token}"), &[]);
@@ -96,15 +98,22 @@ fn no_token_and_no_cookie_reaches_the_log() {
         }
         Client::tcp(proxy.address).ask("GET", &format!("/vnc?token={token}"), &[]);
     }
-    let mut ws = proxy.try_open("/vnc", &[("Cookie", &cookie), ("Origin", &origin)]).unwrap();
+    let mut ws = proxy.try_open("/vnc", &headers(&session)).unwrap();
     ws.echoes("hello");
     drop(ws);
+    for origin in [origin.as_str(), "https://evil.example"] {
+        let by_protocol = [("Cookie", cookie.as_str()), ("Sec-WebSocket-Protocol", &protocols), ("Origin", origin)];
+        drop(proxy.try_open("/vnc", &by_protocol).unwrap());
+        let _ = proxy.try_open("/vnc", &by_protocol[1..]);
+        let wrong = [("Cookie", cookie.as_str()), ("console-proxy-secret", cookie), ("Origin", origin)];
+        let _ = proxy.try_open("/vnc", &wrong);
+    }
     proxy.signal(Signal::TERM);
     proxy.ended();
     proxy.until_logged("told to stop");
     let log = proxy.log();
     assert!(log.contains("opened vnc of g1 from 127.0.0.1: ann "), "the log is there: {log}");
-    for secret in [&good, &ended, cookie.split_once('=').unwrap().1] {
+    for secret in [&good, &ended, cookie.split_once('=').unwrap().1, second] {
         for part in secret.split('.') {
             assert!(!log.contains(part), "{part} of {secret} is in the log");
         }

@@ -222,7 +222,7 @@ fn a_users_wrong_password_and_login_are_in_the_audit_and_the_password_is_not() {
     assert_eq!(refused["CONSOLE_PROXY_PERSON"], Value::Null);
     let pam = journal_since(&cursor);
     assert!(pam.contains("user=auditann"), "PAM names the user: {pam}");
-    assert_eq!(log_in("right-one"), "204");
+    assert_eq!(log_in("right-one"), "200");
     has(
         &until_journal_has(&cursor, "CONSOLE_PROXY_EVENT=login"),
         &[("AUTH", "password"), ("PERSON", "auditann"), ("FROM", "127.0.0.1")],

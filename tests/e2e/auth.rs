@@ -15,7 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use crate::host::{
     Guest, Replaced, SOON, User, journal_cursor, journal_since, property, sh, state_of, systemctl, try_sh, wait_until,
 };
-use crate::ws::{Ws, ask};
+use crate::ws::{Session, Ws, ask};
 
 /// What a guest's port answers to a user and a password, as a page sends them: status, head and body.
 #[track_caller]
@@ -30,21 +30,18 @@ pub fn log_in(port: u16, user: &str, password: &str) -> (u16, String, String) {
     )
 }
 
-/// The cookie of the session that a password buys.
+/// The session that a password buys.
 #[track_caller]
-pub fn enter(port: u16, user: &str, password: &str) -> String {
-    let (status, head, body) = log_in(port, user, password);
-    assert_eq!(status, 204, "{head}\n{body}");
-    let cookie =
-        head.lines().find_map(|line| line.to_ascii_lowercase().starts_with("set-cookie: ").then(|| &line[12..]));
-    cookie.unwrap().split(';').next().unwrap().to_owned()
+pub fn enter(port: u16, user: &str, password: &str) -> Session {
+    Session::of(&log_in(port, user, password))
 }
 
 /// A console as a page with that session opens it.
 #[track_caller]
-pub fn open(port: u16, console: &str, cookie: &str) -> Ws {
+pub fn open(port: u16, console: &str, session: &Session) -> Ws {
     let origin = format!("https://localhost:{port}");
-    Ws::connect_with(port, &format!("/{console}"), "", &[("cookie", cookie), ("origin", &origin)]).unwrap()
+    let [cookie, secret] = session.headers();
+    Ws::connect_with(port, &format!("/{console}"), "", &[cookie, secret, ("origin", &origin)]).unwrap()
 }
 
 /// The same with curl, which waits longer, and comes from another of this host's addresses: the body and the status.
@@ -89,8 +86,8 @@ fn a_user_of_this_host_enters_with_their_password_and_has_the_serial_console() {
     guest.wait_to_boot();
     let port = guest.port();
     let _ann = person("e2e-ann", "Anns secret: ünï");
-    let cookie = enter(port, "e2e-ann", "Anns secret: ünï");
-    open(port, "serial/0", &cookie).command("echo $((6 * 7)) is right", "42 is right");
+    let session = enter(port, "e2e-ann", "Anns secret: ünï");
+    open(port, "serial/0", &session).command("echo $((6 * 7)) is right", "42 is right");
     let (status, _, words) = log_in(port, "e2e-ann", "wrong");
     let (unknown, _, same) = log_in(port, "e2e-nobody", "wrong");
     assert_eq!((status, unknown, &words), (401, 401, &same), "nobody is told which it was");
@@ -115,7 +112,7 @@ fn accounts_that_expired_are_barred_after_the_right_password_alone_and_locked_on
     sh("chage -d $(($(date +%s) / 86400)) e2e-ann; passwd -q -l e2e-ann");
     assert_eq!(log_in(port, "e2e-ann", "secret").0, 401);
     sh("passwd -q -u e2e-ann");
-    assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+    assert_eq!(log_in(port, "e2e-ann", "secret").0, 200);
 }
 
 #[test]
@@ -170,7 +167,7 @@ fn names_and_passwords_that_nobody_has_are_just_wrong() {
     let (status, ..) = log_in(port, &"a".repeat(10_000), "secret");
     assert!(matches!(status, 401 | 431), "{status}");
     forget();
-    assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+    assert_eq!(log_in(port, "e2e-ann", "secret").0, 200);
 }
 
 #[test]
@@ -182,7 +179,7 @@ fn while_a_module_hangs_others_log_in_and_the_one_who_waits_is_told() {
     let waiting = thread::spawn(move || log_in_from("127.0.0.1", port, "e2e-odd", "secret"));
     wait_until("the module to be asked", SOON, || try_sh("pgrep -f 'console-proxy-auth --check'").is_ok());
     for _ in 0..3 {
-        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 200);
         assert!(!waiting.is_finished(), "the other one still waits");
     }
     let answer = waiting.join().unwrap();
@@ -202,7 +199,7 @@ fn a_module_that_prints_crashes_ends_or_asks_for_more_is_nobodys_wrong_password(
             let (status, _, words) = log_in(port, "e2e-odd", "secret");
             assert!(status == 503 && words.contains("cannot be checked now"), "{does}: {status} {words}");
         }
-        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204, "{does}");
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 200, "{does}");
     }
     for does in ["ask", "login"] {
         let _module = with_odd_module(does);
@@ -212,12 +209,12 @@ fn a_module_that_prints_crashes_ends_or_asks_for_more_is_nobodys_wrong_password(
             assert!(status == 503 && words.contains("cannot be checked now"), "{does}: {status} {words}");
         }
         assert_eq!(log_in(port, "e2e-odd", "secret").0, 429, "{does}");
-        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204, "{does}");
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 200, "{does}");
         forget();
     }
     let _module = with_odd_module("print");
     assert_eq!(log_in(port, "e2e-odd", "wrong").0, 401, "what a module prints is no answer");
-    assert_eq!(log_in(port, "e2e-odd", "secret").0, 204);
+    assert_eq!(log_in(port, "e2e-odd", "secret").0, 200);
     assert_eq!(sh("systemctl list-units --failed --no-legend --plain 'console-proxy-auth*'"), "");
 }
 
@@ -243,8 +240,8 @@ fn wrong_passwords_block_their_address_for_that_user_over_all_guests_and_the_pro
     limited(other);
     systemctl(&format!("stop {}", guest.service()));
     limited(port);
-    assert_eq!(log_in_from("127.0.0.2", port, "e2e-ann", "secret"), "204", "the right password from elsewhere");
-    assert_eq!(log_in(port, "e2e-bob", "secret").0, 204, "another user from the same address");
+    assert!(log_in_from("127.0.0.2", port, "e2e-ann", "secret").ends_with("200"), "the right password from elsewhere");
+    assert_eq!(log_in(port, "e2e-bob", "secret").0, 200, "another user from the same address");
     let kept = sh(
         "cat /run/console-proxy/failures/counts; stat -c %a:%U /run/console-proxy/failures /run/console-proxy/failures/counts",
     );
@@ -268,7 +265,7 @@ fn a_flood_of_wrong_passwords_over_several_guests_ports_is_not_looked_at_and_kee
     let mut entered = 0;
     while !flood.is_finished() {
         let answer = log_in_from("127.0.0.2", ports[entered % 3], "e2e-ann", "secret");
-        assert!(answer.ends_with("204"), "the right password from elsewhere: {answer}");
+        assert!(answer.ends_with("200"), "the right password from elsewhere: {answer}");
         entered += 1;
     }
     let counts = flood.join().unwrap();
@@ -294,8 +291,8 @@ fn a_look_at_who_is_there_leaves_the_hosts_own_count_of_failures_as_it_is() {
          auth [default=die] pam_faillock.so authfail deny=9\n\
          account required pam_faillock.so\n@include common-account\n",
     );
-    let cookie = enter(port, "e2e-ann", "secret");
-    let mut serial = open(port, "serial/0", &cookie);
+    let session = enter(port, "e2e-ann", "secret");
+    let mut serial = open(port, "serial/0", &session);
     for _ in 0..3 {
         assert_eq!(log_in(port, "e2e-ann", "wrong").0, 401);
     }
@@ -344,7 +341,7 @@ fn a_proxy_that_takes_all_connections_that_it_can_get_keeps_nobody_elsewhere_fro
     let held = || property("console-proxy-auth.socket", "NConnections").parse::<u32>().unwrap();
     wait_until("it to hold its share", SOON, || held() >= 32);
     for _ in 0..10 {
-        assert_eq!(log_in(port, "e2e-ann", "secret").0, 204);
+        assert_eq!(log_in(port, "e2e-ann", "secret").0, 200);
         // Its share, as much again that has ended and the manager has not seen end yet, and the login.
         let held = held();
         assert!(held <= 2 * 32 + 1, "{held} connections");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::host::{
     Configured, Guest, SOON, User, exists, journal_cursor, journal_since, sh, systemctl, try_sh, wait_for, wait_until,
 };
-use crate::ws::{CERTIFICATE, Ws, ask};
+use crate::ws::{CERTIFICATE, Session, Ws, ask};
 
 const FRONT: &str = "[listen]\nfront = true\nurl = \"https://consoles.example/console/{uuid}/\"\n";
 const HOST: (&str, &str) = ("host", "consoles.example");
@@ -76,19 +76,16 @@ fn from(guest: &Guest) -> String {
     })
 }
 
-/// A session's cookie, bought by a page of that host.
-fn buy_session(port: u16, host: &str, path: &str, guest: &Guest) -> String {
+/// A session, bought by a page of that host.
+fn buy_session(port: u16, host: &str, path: &str, guest: &Guest) -> Session {
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\nContent-Length: 0\r\n\
          Authorization: Bearer {}\r\n",
         guest.ticket()
     );
-    let (status, head, body) = ask(port, &request);
-    assert_eq!(status, 204, "{head}\n{body}");
-    let set = head.lines().find_map(|line| line.split_once(": ").filter(|(k, _)| k.eq_ignore_ascii_case("set-cookie")));
-    let cookie = set.unwrap_or_else(|| panic!("no cookie: {head}")).1;
-    assert!(cookie.contains("; Secure; "), "{cookie}");
-    cookie.split(';').next().unwrap().to_owned()
+    let answer = ask(port, &request);
+    assert!(answer.1.contains("; Secure; "), "{}", answer.1);
+    Session::of(&answer)
 }
 
 /// What has to work behind every reverse proxy; what it answers when the guest is off.
@@ -118,11 +115,12 @@ fn all_that_a_browser_does_works(guest: &Guest, when_off: u16) {
 
     let mine = buy_session(443, HOST.1, &at(guest, "api/session"), guest);
     let others = (0..150).map(|n| format!("__Host-console-proxy-{n:08x}={}", "a".repeat(43)));
-    let cookies = others.chain([mine]).collect::<Vec<_>>().join("; ");
-    let mut ws = Ws::connect_with(443, &serial, "", &[HOST, ORIGIN, ("cookie", &cookies)]).unwrap();
+    let cookies = others.chain([mine.cookie.clone()]).collect::<Vec<_>>().join("; ");
+    let [_, secret] = mine.headers();
+    let mut ws = Ws::connect_with(443, &serial, "", &[HOST, ORIGIN, ("cookie", &cookies), secret]).unwrap();
     ws.command("echo again $((6 * 7))", "again 42");
     for origin in ["https://evil.example", "http://consoles.example", "https://consoles.example:8443", "null"] {
-        let headers = [HOST, ("origin", origin), ("x-forwarded-proto", "http"), ("cookie", &cookies)];
+        let headers = [HOST, ("origin", origin), ("x-forwarded-proto", "http"), ("cookie", &cookies), secret];
         assert_eq!(Ws::connect_with(443, &serial, "", &headers).unwrap_err().status(), 403, "{origin}");
     }
     guest.destroy();
@@ -226,7 +224,7 @@ fn a_change_of_front_ends_consoles_with_a_reason_and_a_broken_configuration_ends
     let socket = format!("/run/console-proxy/front/{}.sock", guest.uuid());
     let mut ws = Ws::connect(port, "/vnc", &guest.ticket()).unwrap();
     let own = format!("localhost:{port}");
-    let cookie = buy_session(port, &own, "/api/session", &guest);
+    let session = buy_session(port, &own, "/api/session", &guest);
     let cursor = journal_cursor();
     {
         let _configured = Configured::with(FRONT);
@@ -237,7 +235,8 @@ fn a_change_of_front_ends_consoles_with_a_reason_and_a_broken_configuration_ends
         assert!(journal_since(&cursor).contains("is to listen elsewhere"));
         // The next proxy, under whatever user, knows the session.
         let origin = format!("https://{own}");
-        ws = Ws::connect_with(port, "/vnc", "", &[("origin", &origin), ("cookie", &cookie)]).unwrap();
+        let [cookie, secret] = session.headers();
+        ws = Ws::connect_with(port, "/vnc", "", &[("origin", &origin), cookie, secret]).unwrap();
     }
     {
         let _broken = Configured::with("[listen]\nfront = maybe\n");

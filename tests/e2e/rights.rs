@@ -6,45 +6,42 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::host::{Guest, SOON, User, sh, state_of, virsh, wait_until};
-use crate::ws::{Ws, ask, get};
+use crate::ws::{Session, Ws, ask, get};
 
-/// The session that a new ticket for a guest buys: its cookie.
+/// The session that a new ticket for a guest buys.
 #[track_caller]
-pub fn session(guest: &Guest) -> String {
+pub fn session(guest: &Guest) -> Session {
     let port = guest.port();
     let bearer = guest.ticket_with("--user ann");
     let request = format!(
         "POST /api/session HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: https://localhost:{port}\r\n\
          Authorization: Bearer {bearer}\r\n"
     );
-    let (status, head, body) = ask(port, &request);
-    assert_eq!(status, 204, "{head}\n{body}");
-    let cookie =
-        head.lines().find_map(|line| line.to_ascii_lowercase().starts_with("set-cookie: ").then(|| &line[12..]));
-    cookie.unwrap().split(';').next().unwrap().to_owned()
+    Session::of(&ask(port, &request))
 }
 
 /// What a page's own request for the guest's description is answered.
 #[track_caller]
-pub fn described(port: u16, cookie: &str) -> (u16, String) {
-    let (status, _, body) =
-        ask(port, &format!("GET /api/guest HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {cookie}\r\n"));
+pub fn described(port: u16, session: &Session) -> (u16, String) {
+    let shown = session.lines();
+    let (status, _, body) = ask(port, &format!("GET /api/guest HTTP/1.1\r\nHost: localhost:{port}\r\n{shown}"));
     (status, body)
 }
 
 /// A websocket of a page with that session.
 #[track_caller]
-fn with_session(port: u16, path: &str, cookie: &str) -> Ws {
+fn with_session(port: u16, path: &str, session: &Session) -> Ws {
     let origin = format!("https://localhost:{port}");
-    Ws::connect_with(port, path, "", &[("cookie", cookie), ("origin", &origin)]).unwrap()
+    let [cookie, secret] = session.headers();
+    Ws::connect_with(port, path, "", &[cookie, secret, ("origin", &origin)]).unwrap()
 }
 
 #[test]
 fn who_is_kicked_out_is_out_at_once_and_what_is_revoked_counts_nowhere() {
     let guest = Guest::define("kicked").with_vnc().with_pty_serial().started();
     let port = guest.port();
-    let cookie = session(&guest);
-    let mut vnc = with_session(port, "/vnc", &cookie);
+    let session = session(&guest);
+    let mut vnc = with_session(port, "/vnc", &session);
     vnc.read_until("RFB 003.008\n", SOON);
     let listed: Value = serde_json::from_str(&sh("console-proxy sessions kicked --json")).unwrap();
     let row = &listed["sessions"][0];
@@ -52,7 +49,7 @@ fn who_is_kicked_out_is_out_at_once_and_what_is_revoked_counts_nowhere() {
     let said = sh("console-proxy kick kicked --person ann");
     assert!(said.contains("kicked: ended what ann had (vnc)"), "{said}");
     assert_eq!(vnc.wait_for_close(SOON), (4401, "the administrator ended the session".to_owned()));
-    assert_eq!(described(port, &cookie), (401, "the administrator ended the session\n".to_owned()));
+    assert_eq!(described(port, &session), (401, "the administrator ended the session\n".to_owned()));
 
     let ticket = guest.ticket_with("--user ann");
     let mut vnc = Ws::connect(port, "/vnc", &ticket).unwrap();
@@ -97,8 +94,8 @@ fn a_guests_own_settings_narrow_what_people_may_and_publish_makes_that_so_at_onc
 #[test]
 fn a_session_ends_with_the_guests_definition_and_another_guest_of_its_uuid_knows_nothing_of_it() {
     let guest = Guest::define("undefined").with_vnc().blank().started();
-    let cookie = session(&guest);
-    assert_eq!(described(guest.port(), &cookie).0, 200);
+    let session = session(&guest);
+    assert_eq!(described(guest.port(), &session).0, 200);
     let uuid = guest.uuid();
     let folder = format!("/run/console-proxy/guests/{uuid}");
     assert!(!sh(&format!("ls {folder}/state/sessions")).is_empty());
@@ -106,17 +103,48 @@ fn a_session_ends_with_the_guests_definition_and_another_guest_of_its_uuid_knows
     wait_until("nothing to be left of the guest", Duration::from_secs(60), || !crate::host::exists(&folder));
     let again = Guest::define("undefined").with_uuid(&uuid).with_vnc().blank().started();
     let port = again.port();
-    assert_eq!(described(port, &cookie).0, 401);
+    assert_eq!(described(port, &session).0, 401);
+}
+
+#[test]
+fn a_cookie_alone_which_every_port_of_this_host_is_sent_opens_nothing_of_a_guest() {
+    let guest = Guest::define("cookie-alone").with_vnc().with_pty_serial().started();
+    let (port, own) = (guest.port(), format!("https://localhost:{}", guest.port()));
+    let [session, another] = [(); 2].map(|()| session(&guest));
+    let [cookie, secret] = session.headers();
+    let [_, wrong] = another.headers();
+    let protocols = |secret: &str| format!("binary, console-proxy.secret.{secret}");
+    let (right_item, wrong_item) = (protocols(&session.secret), protocols(&another.secret));
+    for shown in [&[cookie][..], &[secret], &[cookie, wrong], &[cookie, ("sec-websocket-protocol", &wrong_item)]] {
+        let lines = shown.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
+        for request in ["GET /api/guest", "POST /api/logout", "POST /api/session"] {
+            let head = format!("{request} HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {own}\r\n{lines}");
+            assert_eq!(ask(port, &head).0, 401, "{request} with {lines}");
+        }
+        for console in ["/vnc", "/serial/0", "/websockify"] {
+            let refused = Ws::connect_with(port, console, "", &[shown, &[("origin", own.as_str())]].concat());
+            assert_eq!(refused.unwrap_err().status(), 401, "{console} with {lines}");
+        }
+    }
+    assert_eq!(
+        ask(port, &format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\n{}: {}\r\n", cookie.0, cookie.1)).0,
+        200
+    );
+    with_session(port, "/vnc", &session).read_until("RFB 003.008\n", SOON);
+    let by_protocol = [cookie, ("sec-websocket-protocol", right_item.as_str()), ("origin", own.as_str())];
+    Ws::connect_with(port, "/vnc", "", &by_protocol).unwrap().read_until("RFB 003.008\n", SOON);
+    assert_eq!(described(port, &session).0, 200, "nobody logged it out");
 }
 
 #[test]
 fn a_cookie_under_another_guests_name_opens_nothing_there() {
     let (mine, other) = (Guest::define("mine").with_vnc().started(), Guest::define("other").with_vnc().started());
-    let cookie = session(&mine);
+    let session = session(&mine);
     let port = other.port();
-    let (_, value) = cookie.split_once('=').unwrap();
+    let (_, value) = session.cookie.split_once('=').unwrap();
     let renamed = format!("__Host-console-proxy-{}={value}", &other.uuid()[..8]);
-    assert_eq!(described(mine.port(), &cookie).0, 200);
+    let renamed = Session { cookie: renamed, secret: session.secret.clone() };
+    assert_eq!(described(mine.port(), &session).0, 200);
     assert_eq!(described(port, &renamed).0, 401);
     assert_eq!(state_of(&other.socket()), "active");
 }

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::host::{Guest, SOON, User, journal_cursor, sh, systemctl, try_sh, wait_until};
-use crate::ws::{Ws, ask};
+use crate::ws::{Session, Ws, ask};
 
 /// Everything is logged by what the system manager starts from now on.
 struct Loud;
@@ -119,15 +119,15 @@ fn no_ticket_cookie_password_or_key_that_was_typed_stands_in_any_log_process_lis
         ask(port, &format!("{head}Content-Length: 0\r\nAuthorization: {authorization}\r\n"))
     };
     let basic = |password: &str| format!("Basic {}", STANDARD_NO_PAD.encode(format!("{}:{password}", user.0)));
-    let cookie = |(status, head, body): (u16, String, String)| {
-        assert_eq!(status, 204, "{head}\n{body}");
-        let set = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie: ")).unwrap();
-        set.split_once(": ").unwrap().1.split(';').next().unwrap().to_owned()
-    };
-    let bought = [cookie(post(&format!("Bearer {by_header}"))), cookie(post(&padded(basic(password))))];
+    let bought = [format!("Bearer {by_header}"), padded(basic(password))].map(|shown| Session::of(&post(&shown)));
     assert_eq!(post(&padded(basic(wrong))).0, 401);
-    let headers = [("cookie", bought[1].as_str()), ("origin", own.as_str())];
-    let mut vnc = Ws::connect_with(port, "/vnc", "", &headers).unwrap();
+    let among_protocols = format!("binary, console-proxy.secret.{}", bought[1].secret);
+    let [cookie, secret] = bought[1].headers();
+    let by_protocol = ("sec-websocket-protocol", among_protocols.as_str());
+    let mut vnc = Ws::connect_with(port, "/vnc", "", &[cookie, by_protocol, ("origin", &own)]).unwrap();
+    drop(Ws::connect_with(port, "/vnc", "", &[cookie, secret, ("origin", &own)]).unwrap());
+    let alone = Ws::connect_with(port, "/vnc", "", &[secret, ("origin", "https://evil.example")]);
+    assert_eq!(alone.unwrap_err().status(), 403);
 
     let (at_serial, at_vnc) = ("marsupial-typed-blind", "monotreme-by-keys");
     serial.command("stty -echo; echo is $((6 * 7))", "is 42");
@@ -147,7 +147,7 @@ fn no_ticket_cookie_password_or_key_that_was_typed_stands_in_any_log_process_lis
         sh("journalctl --sync; journalctl CONSOLE_PROXY_EVENT=session-end CONSOLE_PROXY_GUEST_NAME=secretive -o cat")
             .lines()
             .count()
-            >= 2
+            >= 3
     });
     systemctl(&format!("stop {}", guest.service()));
     let afterwards = places(&cursor);
@@ -159,16 +159,16 @@ fn no_ticket_cookie_password_or_key_that_was_typed_stands_in_any_log_process_lis
     let trace = afterwards[0].1.as_slice();
     assert!(holds(trace, b"TRACE") || holds(trace, b"ending: told to stop"), "everything was logged");
     let signatures = [&by_url, &by_header, &refused].map(|ticket| ticket.rsplit_once('.').unwrap().1.to_owned());
-    let cookies = bought.map(|cookie| cookie.split_once('=').unwrap().1.to_owned());
-    let texts = signatures.iter().chain(&cookies).map(String::as_str);
+    let halves = bought.map(|session| [session.cookie.split_once('=').unwrap().1.to_owned(), session.secret]).concat();
+    let texts = signatures.iter().chain(&halves).map(String::as_str);
     for secret in texts.chain([password, wrong, at_serial, at_vnc]) {
         for (when, places) in [("while it was in use", &while_open), ("afterwards", &afterwards)] {
             assert_eq!(found(places, secret.as_bytes()), Vec::<&str>::new(), "{secret}, {when}");
         }
     }
-    for cookie in &cookies {
-        let bytes = URL_SAFE_NO_PAD.decode(cookie).unwrap();
-        assert_eq!(found(&afterwards, &bytes), Vec::<&str>::new(), "the bytes of {cookie}");
+    for half in &halves {
+        let bytes = URL_SAFE_NO_PAD.decode(half).unwrap();
+        assert_eq!(found(&afterwards, &bytes), Vec::<&str>::new(), "the bytes of {half}");
     }
 }
 

@@ -162,6 +162,33 @@ impl Refused {
     }
 }
 
+/// What a browser is given of a session, and what our page shows with each request.
+pub struct Session {
+    pub cookie: String,
+    pub secret: String,
+}
+
+impl Session {
+    /// From the status, the head and the body of what bought it.
+    #[track_caller]
+    pub fn of((status, head, body): &(u16, String, String)) -> Self {
+        assert_eq!(*status, 200, "{head}\n{body}");
+        let set = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie: "));
+        let cookie = set.unwrap_or_else(|| panic!("no cookie: {head}"))[12..].split(';').next().unwrap().to_owned();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        Self { cookie, secret: body["secret"].as_str().unwrap().to_owned() }
+    }
+
+    pub fn headers(&self) -> [(&'static str, &str); 2] {
+        [("cookie", &self.cookie), ("console-proxy-secret", &self.secret)]
+    }
+
+    /// The same as lines of a request.
+    pub fn lines(&self) -> String {
+        self.headers().map(|(name, value)| format!("{name}: {value}\r\n")).concat()
+    }
+}
+
 impl Ws {
     /// Opens `wss://localhost:PORT/PATH?token=TOKEN`; without a token when it is empty.
     pub fn connect(port: u16, path: &str, token: &str) -> Result<Self, Refused> {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { isAnother, modeOf, readGuest, type Guest } from '../src/rules/guest';
-import { credentials, explains, refusal, type Bought } from '../src/rules/login';
+import { credentials, explains, readSecret, refusal, type Bought } from '../src/rules/login';
 import { personOf, whose } from '../src/rules/whose';
 
 const no = (status: number, more: Partial<Bought> = {}): Bought => ({
@@ -33,6 +33,15 @@ describe('what is sent for a password', () => {
     [':', '', 'colon'],
   ])('%j with %j is not sent: %s', (user, password, problem) =>
     expect(credentials(user, password)).toEqual({ problem }),
+  );
+});
+
+describe('the second secret of a session', () => {
+  const secret = '-_aZ9'.padEnd(43, 'x');
+  it('is what the proxy says', () => expect(readSecret({ secret, more: 1 })).toBe(secret));
+  it.each([null, 'x', {}, { secret: 1 }, { secret: '' }, { secret: `${secret}x` }, { secret: secret.replace('a', ',') }])(
+    'is not %j, which could change a header or a list of subprotocols',
+    (json) => expect(readSecret(json)).toBe(null),
   );
 });
 

@@ -2,8 +2,10 @@
 
 import { clean } from '../rules/clean';
 import { readGuest, type Guest } from '../rules/guest';
-import type { Bought } from '../rules/login';
+import { readSecret, type Bought } from '../rules/login';
 import { OWN } from '../rules/state';
+import { base } from './base';
+import { keepSecret, secretHeaders } from './secret';
 
 const PATIENCE = 8_000;
 /** Whoever checks passwords may have to ask further away, and is slow with wrong ones on purpose. */
@@ -14,11 +16,6 @@ export type Got =
   | { kind: 'status'; status: number; reason: string; login: boolean }
   | { kind: 'whose'; link: string; here: string }
   | { kind: 'silent' };
-
-/** The folder that the page was loaded from. */
-export function base(): URL {
-  return new URL('.', location.origin + location.pathname);
-}
 
 /** The address of a console's websocket. */
 export function consoleUrl(console: string, parameters: Record<string, string>): URL {
@@ -52,6 +49,7 @@ async function buy(authorization: string, patience: number): Promise<Bought | nu
   const answer = await request('api/session', { method: 'POST', headers, signal: AbortSignal.timeout(patience) });
   if (!answer) return null;
   const { ok, status } = answer;
+  if (ok) keepSecret(readSecret(await answer.json().catch(() => null)));
   const retryAfter = answer.headers.get('retry-after');
   return { ok, status, reason: ok ? '' : await words(answer), login: takesPasswords(answer), retryAfter };
 }
@@ -63,10 +61,12 @@ function takesPasswords(answer: Response): boolean {
 /** Whether the session is over: one that the proxy does not know (any more) is. */
 export async function logOut(): Promise<boolean> {
   const answer = await request('api/logout', { method: 'POST' });
-  return answer !== null && (answer.ok || answer.status === 401);
+  const isOver = answer !== null && (answer.ok || answer.status === 401);
+  if (isOver) keepSecret(null);
+  return isOver;
 }
 
-async function request(path: string, options: RequestInit): Promise<Response | null> {
+async function request(path: string, options: RequestInit & { headers?: Record<string, string> }): Promise<Response | null> {
   try {
     return await fetch(new URL(path, base()), {
       cache: 'no-store',
@@ -74,6 +74,7 @@ async function request(path: string, options: RequestInit): Promise<Response | n
       redirect: 'error',
       signal: AbortSignal.timeout(PATIENCE),
       ...options,
+      headers: { ...secretHeaders(), ...options.headers },
     });
   } catch {
     return null;

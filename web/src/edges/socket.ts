@@ -1,14 +1,25 @@
 // A console's websocket: it offers the proxy's subprotocol, so that a refusal comes with code and words.
 
 import type { Closing } from '../rules/closing';
+import { secretProtocols } from './secret';
 
 export const PROTOCOL = 'console-proxy.v1';
 
 export function openSocket(url: URL, closed: (closing: Closing) => void): WebSocket {
-  const socket = new WebSocket(url, [PROTOCOL]);
+  const socket = new WebSocket(url, [PROTOCOL, ...secretProtocols()]);
   socket.binaryType = 'arraybuffer';
   watch(socket, closed);
   return socket;
+}
+
+/** Sockets that a library makes, with one subprotocol, show the session's second secret as well from now on. */
+export function showSecretInLibrarySockets(): void {
+  const Plain = globalThis.WebSocket;
+  globalThis.WebSocket = class extends Plain {
+    constructor(url: string | URL, protocols: string | string[] = []) {
+      super(url, typeof protocols === 'string' ? [protocols, ...secretProtocols()] : protocols);
+    }
+  };
 }
 
 /** Reports how a socket ends. */

@@ -8,10 +8,20 @@ export function recall(key: string): string | null {
   }
 }
 
-export function remember(key: string, value: string): void {
+/** Whether it is remembered. */
+export function remember(key: string, value: string): boolean {
   try {
     localStorage.setItem(`console-proxy:${key}`, value);
+    return true;
   } catch {
-    // Not remembered, then.
+    return false;
+  }
+}
+
+export function forget(key: string): void {
+  try {
+    localStorage.removeItem(`console-proxy:${key}`);
+  } catch {
+    // Nothing is remembered there.
   }
 }

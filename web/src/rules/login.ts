@@ -12,6 +12,17 @@ export interface Bought {
   retryAfter: string | null;
 }
 
+/** The second secret of a session, from what bought it; null: an older proxy's session has none. */
+export function readSecret(json: unknown): string | null {
+  const secret = (json as { secret?: unknown } | null)?.secret;
+  return isSecret(secret) ? secret : null;
+}
+
+/** Whether this is such a secret, and so safe in a header and among subprotocols. */
+export function isSecret(secret: unknown): secret is string {
+  return typeof secret === 'string' && /^[\w-]{43}$/.test(secret);
+}
+
 export type Problem = 'no-user' | 'no-password' | 'colon';
 
 export type Refusal =

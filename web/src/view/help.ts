@@ -1,7 +1,7 @@
 // The help below the question mark: what a person cannot find by looking.
 
 import { texts } from '../texts';
-import { base } from '../edges/api';
+import { base } from '../edges/base';
 import { h } from './dom';
 
 export function helpPanel(): HTMLElement {

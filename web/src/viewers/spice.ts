@@ -5,7 +5,7 @@
 import { SpiceMainConn, type SpiceConn } from '@spice-project/spice-html5';
 import { SpicePlaybackConn } from '@spice-project/spice-html5/src/playback.js';
 import { consoleUrl } from '../edges/api';
-import { probe, watch } from '../edges/socket';
+import { probe, showSecretInLibrarySockets, watch } from '../edges/socket';
 import { recall, remember } from '../edges/store';
 import { clean } from '../rules/clean';
 import type { Closing } from '../rules/closing';
@@ -35,6 +35,8 @@ const sendTicket = channels.send_ticket;
 channels.send_ticket = function (ticket) {
   sendTicket.call(this, wholeTicket(ticket));
 };
+
+showSecretInLibrarySockets();
 
 class SpiceViewer implements Viewer {
   readonly element: HTMLElement;

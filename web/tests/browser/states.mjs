@@ -44,6 +44,12 @@ const never = (what) => (route) => {
   route.request().frame().page().trouble.push(what);
   return route.abort();
 };
+/** What a new session tells the page, and no other. */
+const SECRET = 'S'.repeat(43);
+const sold = (route) => route.fulfill({ json: { secret: SECRET } });
+/** A proxy that knows the session by its second secret. */
+const needsSecret = (route) =>
+  (route.request().headers()['console-proxy-secret'] === SECRET ? tell() : asksLogin('its second secret alone'))(route);
 const ticketOf = (sub) => `h.${Buffer.from(JSON.stringify({ sub })).toString('base64url')}.s`;
 const byLink = { ends: guestEnds(), by: 'ticket' };
 const tell =
@@ -79,7 +85,12 @@ const WELCOME = [0, 0, 0, 0];
 /** noVNC looks for a websocket's methods where a browser has them, and a played one inherits them from further up. */
 function flatSocket() {
   const Played = globalThis.WebSocket;
-  globalThis.WebSocket = class WebSocket extends Played {};
+  globalThis.WebSocket = class WebSocket extends Played {
+    constructor(url, protocols) {
+      super(url, protocols);
+      globalThis.offered = protocols;
+    }
+  };
   for (let from = Played.prototype; from && from !== EventTarget.prototype; from = Object.getPrototypeOf(from)) {
     for (const [name, found] of Object.entries(Object.getOwnPropertyDescriptors(from)))
       if (name !== 'constructor') Object.defineProperty(globalThis.WebSocket.prototype, name, found);
@@ -239,6 +250,13 @@ const scenes = {
   'right-gone': { socket: speaks(prompt, 4403, 'the right was taken away'), state: 'not-allowed', sees: 'taken away' },
   login: { guest: asksLogin(), state: 'login', sees: 'User name', not: 'a ticket is needed' },
   'login-works': { guest: asksLogin(), socket: speaks(prompt), after: getsIn, state: 'connected', at: '#serial/0' },
+  'secret-shown': { guest: needsSecret, socket: speaks(prompt), after: showsSecret, state: 'ended' },
+  'secret-without-storage': {
+    guest: needsSecret,
+    socket: speaks(prompt),
+    after: showsSecretWithoutStorage,
+    state: 'ended',
+  },
   'login-again': { socket: endsOnce(), after: comesInAgain, state: 'connected' },
   'login-wrong': {
     guest: asksLogin(),
@@ -473,7 +491,7 @@ async function getsIn(page) {
   await page.route('**/api/session', async (route) => {
     const right = route.request().headers().authorization === sent && route.request().postData() === null;
     if (right) await page.route('**/api/guest', tell());
-    await route.fulfill({ status: right ? 204 : 401, headers: { 'console-proxy-login': 'password' } });
+    await (right ? sold : asksLogin())(route);
   });
   if (!(await page.evaluate(() => document.activeElement.name === 'username' || matchMedia('(any-pointer: coarse)').matches)))
     throw new Error('the first field has no focus');
@@ -483,6 +501,60 @@ async function getsIn(page) {
   if (/pässw/.test(kept)) throw new Error(`the password is kept: ${kept}`);
 }
 
+const shown = async (page) => {
+  const offered = await page.evaluate(() => globalThis.offered);
+  if (JSON.stringify(offered) !== JSON.stringify(['console-proxy.v1', `console-proxy.secret.${SECRET}`]))
+    throw new Error(`offered: ${offered}`);
+};
+const kept = (page) => page.evaluate(() => ({ ...localStorage }));
+
+/** A session's second secret is kept for this page's path alone, shown to the proxy, and gone with the session. */
+async function showsSecret(page) {
+  await page.evaluate(() => localStorage.setItem('console-proxy:secret:/another/', 'theirs'));
+  await fills(page, 'ann', 'right');
+  await page.waitForSelector('html[data-state=connected]');
+  await shown(page);
+  const { pathname } = new URL(page.url());
+  if ((await kept(page))[`console-proxy:secret:${pathname}`] !== SECRET) throw new Error('it is kept nowhere');
+  await page.reload();
+  await page.waitForSelector('html[data-state=connected]');
+  await shown(page);
+  await page.route('**/api/logout', (route) => {
+    if (route.request().headers()['console-proxy-secret'] !== SECRET) page.trouble.push('logs out without it');
+    return route.fulfill({ status: 204 });
+  });
+  await page.route('**/api/guest', refuse(401, ''));
+  await logOutAt('connected')(page);
+  await page.waitForSelector('html[data-state=ended]');
+  const left = await kept(page);
+  if (`console-proxy:secret:${pathname}` in left) throw new Error('it is still there');
+  if (left['console-proxy:secret:/another/'] !== 'theirs') throw new Error('another guest lost theirs');
+}
+
+/** A browser that has no storage for the page, as in a frame of another site: the session lasts over F5 all the same. */
+async function showsSecretWithoutStorage(page) {
+  const denied = () => {
+    Object.defineProperty(globalThis, 'localStorage', {
+      get: () => {
+        throw new DOMException('denied', 'SecurityError');
+      },
+    });
+  };
+  await page.addInitScript(denied);
+  await page.reload();
+  await page.waitForSelector('html[data-state=login]');
+  await fills(page, 'ann', 'right');
+  for (const reloads of [true, true, false]) {
+    await page.waitForSelector('html[data-state=connected]');
+    await shown(page);
+    if (reloads) await page.reload();
+  }
+  await page.route('**/api/guest', refuse(401, ''));
+  await logOutAt('connected')(page);
+  await page.waitForSelector('html[data-state=ended]');
+  if (JSON.stringify(await page.evaluate(() => history.state)).includes(SECRET)) throw new Error('it is still there');
+}
+
 /** Another session than the link's is there: nothing may be bought before somebody says so. */
 function decides(button, bought) {
   return async (page) => {
@@ -490,7 +562,7 @@ function decides(button, bought) {
     await page.route('**/api/session', async (route) => {
       sold += 1;
       await page.route('**/api/guest', tell({ person: 'bob', session: byLink }));
-      await route.fulfill({ status: 204 });
+      await sold(route);
     });
     await page.waitForSelector('html[data-state=whose]');
     await page.waitForTimeout(300);
@@ -676,7 +748,7 @@ async function play(name, scene, look) {
   page.on('pageerror', (error) => trouble.push(`error: ${error.message}`));
   page.on('console', (message) => /Content Security|Refused to/.test(message.text()) && trouble.push(message.text()));
   await page.route('**/api/guest', scene.guest ?? tell());
-  await page.route('**/api/session', scene.session ?? ((route) => route.fulfill({ status: 204 })));
+  await page.route('**/api/session', scene.session ?? sold);
   await page.route('**/api/logout', (route) => route.fulfill({ status: 204 }));
   if (scene.files) await page.route('**/assets/terminal-*.js', scene.files);
   // Without a played socket the server answers 404, as a websocket that something in between refuses.
