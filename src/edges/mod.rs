@@ -37,6 +37,7 @@ pub mod terminal;
 pub mod tls;
 pub mod tty;
 pub mod units;
+pub mod unix_sockets;
 pub mod unwired;
 pub mod users;
 pub mod wake;
