@@ -211,6 +211,7 @@ impl Workshop {
             auth: Auth::Ticket,
             allow: None,
             displays: Vec::new(),
+            owner: None,
             consoles: consoles.iter().map(way).collect::<Result<_>>()?,
             unreachable: Vec::new(),
         };

@@ -82,7 +82,7 @@ pub async fn connect(paths: &Paths, backend: &Backend, patience: Duration) -> Re
             }
             Backend::Pty(number) => {
                 let lock = terminal::lock(paths, *number, std::process::id())?;
-                Ok((terminal::open(*number)?, Lease::Terminal(lock)))
+                Ok((terminal::open(*number, None)?, Lease::Terminal(lock)))
             }
             Backend::Display(_) => {
                 Err(Refusal::new(Kind::Refused, format!("{backend}: the broker alone asks libvirt for a display")))

@@ -3,7 +3,6 @@
 //! A route can outlive its guest (`release` may never come, two guests may name one socket), and a
 //! port is then somebody else's. The last guest that started with a place has it; who connects asks.
 
-use std::fs;
 use std::io;
 
 use anyhow::Result;
@@ -49,12 +48,13 @@ pub fn withdraw(paths: &Paths, route: &Route) -> io::Result<()> {
 /// Who has a place.
 #[must_use]
 pub fn owner(paths: &Paths, place: &str) -> Option<Uuid> {
-    fs::read_to_string(paths.claims().join(place)).ok()?.trim().parse().ok()
+    files::read(&paths.claims().join(place), 64).ok()??.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn route(n: u32) -> Route {
         let text = format!(

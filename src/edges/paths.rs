@@ -224,6 +224,18 @@ impl Paths {
         self.below_root(crate::rules::log::FOLDER)
     }
 
+    /// libvirt's file with the pid of a running guest's QEMU, by the guest's name; `None` for a name that is no file's.
+    #[must_use]
+    pub fn qemu_pid(&self, name: &str) -> Option<PathBuf> {
+        Some(self.at("run/libvirt/qemu").join(crate::rules::serving::pid_file(name)?))
+    }
+
+    /// Held by who changes routes.
+    #[must_use]
+    pub fn routes_lock(&self) -> PathBuf {
+        self.guests().join(".lock")
+    }
+
     /// Where locks of terminal devices lie, by UUCP's rules.
     #[must_use]
     pub fn terminal_locks(&self) -> PathBuf {

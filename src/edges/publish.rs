@@ -1,19 +1,20 @@
 //! Writing and withdrawing routes: the one place that changes what is published, for the hook
 //! (which knows the live XML by itself) and for `publish` (which asks libvirt).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
 use super::claims::{self, Claim};
 use super::files;
 use super::paths::Paths;
-use super::slots;
+use super::{serving, slots};
 use crate::rules::domain::Domain;
-use crate::rules::guest::Uuid;
+use crate::rules::guest::{Uuid, printable};
 use crate::rules::qemu_conf::{QemuConf, certificates};
 use crate::rules::reach::{self, Tls, VncTls};
 use crate::rules::route::Route;
+use crate::rules::serving::Owner;
 
 const LARGEST_ROUTE: u64 = 1 << 20;
 
@@ -67,11 +68,18 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
             .collect();
         tracing::warn!(guest = %domain.uuid, "passed over ports that other programs hold: {}", held.join(", "));
     }
-    let route = reach::route(domain, slot, &config, &tls(paths), now()).with_context(|| {
+    let mut route = reach::route(domain, slot, &config, &tls(paths), now()).with_context(|| {
         format!("slot {slot} is outside the configured port ranges; `console-proxy prune` frees it")
     })?;
+    let (owner, problems) = serving::find(paths, &route);
+    route.owner = owner;
+    for why in problems {
+        let name = printable(&route.name);
+        tracing::warn!(guest = %route.uuid, "{name}: {}: not opened until `console-proxy publish {name}`", printable(&why));
+    }
     files::make_folder_of(&paths.guests(), files::OPERATORS, paths)?;
     files::make_folder(&paths.guest(&domain.uuid), 0o755)?;
+    let _lock = lock_routes(paths);
     claims::record(paths, &route, claim).context("cannot record the backends' owner")?;
     let path = paths.route(&domain.uuid);
     let unchanged =
@@ -86,6 +94,31 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
 
 /// Takes a guest's route away, and leaves a note for sync. True if there was one.
 pub fn withdraw(paths: &Paths, uuid: &Uuid) -> Result<bool> {
+    let _lock = lock_routes(paths);
+    withdraw_now(paths, uuid)
+}
+
+/// The same for a guest whose owner has ended, unless it was published anew meanwhile.
+pub fn withdraw_of(paths: &Paths, uuid: &Uuid, owner: &Owner) -> Result<bool> {
+    let lock = lock_routes(paths);
+    let is_still = read_route(paths, uuid)?.is_some_and(|route| route.owner.as_ref() == Some(owner));
+    // Without the lock the hook may be writing a new one.
+    if is_still && lock.is_some() { withdraw_now(paths, uuid) } else { Ok(false) }
+}
+
+/// Keeps others from changing routes. The hook waits no longer than that: a guest's start is worth more.
+fn lock_routes(paths: &Paths) -> Option<files::Lock> {
+    let path = paths.routes_lock();
+    files::lock(&path, Duration::from_millis(500))
+        .inspect_err(|why| {
+            if why.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!("{}: {why}", path.display());
+            }
+        })
+        .ok()
+}
+
+fn withdraw_now(paths: &Paths, uuid: &Uuid) -> Result<bool> {
     if let Ok(Some(route)) = read_route(paths, uuid) {
         claims::withdraw(paths, &route)?;
     }
@@ -187,6 +220,27 @@ mod tests {
         assert_eq!(read_route(&paths, &domain.uuid).unwrap(), Some(route));
         assert!(publish(&paths, &domain, Claim::Take).is_err());
         assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
+        assert!(std::fs::read_dir(paths.claims()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_is_stale_is_withdrawn_and_what_was_published_anew_meanwhile_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let domain = Domain::parse(STARTED).unwrap();
+        let mut route = publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        let owner = |started| Owner { pid: 7, started, holds: [].into() };
+        route.owner = Some(owner(2));
+        std::fs::write(paths.route(&route.uuid), route.to_text()).unwrap();
+        assert!(!withdraw_of(&paths, &route.uuid, &owner(1)).unwrap());
+        assert!(read_route(&paths, &route.uuid).unwrap().is_some());
+        let held = files::lock(&paths.routes_lock(), Duration::ZERO).unwrap();
+        assert!(!withdraw_of(&paths, &route.uuid, &owner(2)).unwrap(), "somebody is writing");
+        assert!(publish(&paths, &domain, Claim::Take).unwrap().is_some(), "the hook does not wait for long");
+        std::fs::write(paths.route(&route.uuid), route.to_text()).unwrap();
+        drop(held);
+        assert!(withdraw_of(&paths, &route.uuid, &owner(2)).unwrap());
+        assert!(read_route(&paths, &route.uuid).unwrap().is_none());
         assert!(std::fs::read_dir(paths.claims()).unwrap().next().is_none());
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, renameat_with};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -15,15 +15,27 @@ use super::files;
 use super::paths::Paths;
 use crate::rules::broker::{Kind, Refusal, lock_holder, lock_text};
 use crate::rules::route::hex;
+use crate::rules::serving::Terminal;
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS: u64 = 0x1cd1;
 /// In bytes: ten columns and a newline, and what other programs write behind them.
 const LONGEST_LOCK: u64 = 256;
 
+/// What tells the terminal that is `/dev/pts/N` now from those that have been it, and will be.
+pub fn identity(number: u32) -> io::Result<Terminal> {
+    Ok(identity_of(&rustix::fs::statat(CWD, format!("/dev/pts/{number}"), AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+fn identity_of(about: &Stat) -> Terminal {
+    let nanoseconds = i64::try_from(about.st_ctime_nsec).unwrap_or_default();
+    let made = about.st_ctime.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+    Terminal { device: about.st_rdev, inode: about.st_ino, uid: about.st_uid, made }
+}
+
 /// Opens `/dev/pts/N` for reading and writing: raw, not blocking, and never as the controlling
-/// terminal. Refuses whatever is not a pseudo-terminal.
-pub fn open(number: u32) -> Result<OwnedFd, Refusal> {
+/// terminal. Refuses whatever is not a pseudo-terminal, and another one than the `expected` one, which it leaves as it is.
+pub fn open(number: u32, expected: Option<&Terminal>) -> Result<OwnedFd, Refusal> {
     let path = format!("/dev/pts/{number}");
     let failed = |why: io::Error| {
         let kind = if why.kind() == io::ErrorKind::NotFound { Kind::Unknown } else { Kind::Refused };
@@ -31,13 +43,17 @@ pub fn open(number: u32) -> Result<OwnedFd, Refusal> {
     };
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let terminal = rustix::fs::open(path.as_str(), flags, Mode::empty()).map_err(|why| failed(why.into()))?;
+    let about = rustix::fs::fstat(&terminal).map_err(|why| failed(why.into()))?;
     let is_pts = || -> rustix::io::Result<bool> {
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&terminal)?.st_mode);
+        let kind = FileType::from_raw_mode(about.st_mode);
         let system = rustix::fs::fstatfs(&terminal)?;
         Ok(kind == FileType::CharacterDevice && u64::try_from(system.f_type).is_ok_and(|magic| magic == DEVPTS))
     };
     if !is_pts().map_err(|why| failed(why.into()))? {
         return Err(Refusal::new(Kind::Refused, format!("{path} is no pseudo-terminal")));
+    }
+    if expected.is_some_and(|expected| *expected != identity_of(&about)) {
+        return Err(Refusal::new(Kind::Unknown, format!("{path} is another terminal by now")));
     }
     let raw = || -> rustix::io::Result<()> {
         let mut settings = tcgetattr(&terminal)?;
@@ -283,9 +299,23 @@ mod tests {
         rustix::pty::unlockpt(&master).unwrap();
         let name = rustix::pty::ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let number = crate::rules::route::pts_number(&name).unwrap();
-        let terminal = open(number).unwrap();
+        let about = identity(number).unwrap();
+        let others = [
+            Terminal { device: about.device + 1, ..about },
+            Terminal { inode: about.inode + 1, ..about },
+            Terminal { uid: about.uid + 1, ..about },
+            Terminal { made: about.made - 1, ..about },
+        ];
+        for other in others {
+            assert_eq!(open(number, Some(&other)).unwrap_err().words, format!("{name} is another terminal by now"));
+        }
+        let left = rustix::fs::open(name.as_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        assert!(tcgetattr(&left).unwrap().local_modes.contains(rustix::termios::LocalModes::ECHO), "it is as it was");
+        let terminal = open(number, Some(&about)).unwrap();
+        rustix::io::write(&terminal, b"said").unwrap();
+        assert_eq!(identity(number).unwrap(), about, "use does not change it");
         let settings = tcgetattr(&terminal).unwrap();
         assert!(!settings.local_modes.contains(rustix::termios::LocalModes::ECHO));
-        assert_eq!(open(999_999_999).unwrap_err().kind, Kind::Unknown);
+        assert_eq!(open(999_999_999, None).unwrap_err().kind, Kind::Unknown);
     }
 }

@@ -2,6 +2,7 @@
 //! Root, socket-activated, a thread per caller, gone when nobody called for a while.
 
 mod grant;
+mod served;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;

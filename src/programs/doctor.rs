@@ -14,13 +14,15 @@ use self::displays::Around;
 use super::{sync, ticket};
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
+use crate::edges::processes::{NotHeld, Process};
 use crate::edges::revoked::Watched;
-use crate::edges::{claims, files, host, issuers, keys, nft, ports, publish, ssh, tls, units};
+use crate::edges::{claims, files, host, issuers, keys, nft, ports, publish, sock_diag, ssh, terminal, tls, units};
 use crate::rules::config::Config;
 use crate::rules::domain::{Domain, Listen, Source};
 use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
+use crate::rules::serving::Held;
 use crate::rules::ssh as rules;
 use crate::rules::web::is_hidden;
 
@@ -461,6 +463,13 @@ fn open_to_others(name: &str, domain: &Domain, findings: &mut Vec<Finding>) {
 
 fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding>) {
     let before = findings.len();
+    let remedy = || "`console-proxy publish --all`, or look at the guest's log in /var/log/libvirt/qemu".to_owned();
+    if let Some(Err(why @ NotHeld::Ended(_))) = route.owner.as_ref().map(Process::hold_owner) {
+        findings.push(Fault(format!("{name}: {why}, and another one runs: its consoles are shut"), remedy()));
+    }
+    for (console, why) in route.closed() {
+        findings.push(Fault(format!("{name}: {console} cannot be opened: {}", printable(&why)), remedy()));
+    }
     for way in &route.consoles {
         for backend in way.raw.iter().chain(&way.websocket) {
             // The kernel's tables tell: a connection would take a serial port's one place.
@@ -471,11 +480,15 @@ fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding
                 // QEMU has it for as long as the guest runs.
                 Backend::Display(_) => true,
             };
-            let remedy =
-                || "`console-proxy publish --all`, or look at the guest's log in /var/log/libvirt/qemu".to_owned();
             if !there {
                 findings.push(Fault(
                     format!("{name}: nothing listens at {backend}, which should be its {}", way.console),
+                    remedy(),
+                ));
+            }
+            if there && is_anothers(route, backend) {
+                findings.push(Fault(
+                    format!("{name}: {backend}, its {}, is not what it was when the guest was published", way.console),
                     remedy(),
                 ));
             }
@@ -494,6 +507,20 @@ fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding
     if findings.len() == before {
         let consoles: Vec<_> = route.consoles.iter().map(|way| way.console.to_string()).collect();
         findings.push(Good(format!("{name}: port {}, {}", route.port, consoles.join(", "))));
+    }
+}
+
+/// Whether something else has a terminal's or a port's number by now.
+fn is_anothers(route: &Route, backend: &Backend) -> bool {
+    match (backend, route.held(backend)) {
+        (Backend::Tcp(ip, port), Ok(Some(Held::Listener { socket }))) => {
+            let listener = sock_diag::listener(std::net::SocketAddr::new(*ip, *port));
+            matches!(listener, Ok(Some(listener)) if listener.cookie != *socket)
+        }
+        (Backend::Pty(number), Ok(Some(Held::Terminal(expected)))) => {
+            terminal::identity(*number).is_ok_and(|now| now != *expected)
+        }
+        _ => false,
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{lookup, ticket};
 use crate::edges::paths::Paths;
+use crate::edges::processes::{NotHeld, Process};
 use crate::edges::publish::now;
 use crate::edges::{files, publish, units};
 use crate::flow::live::{Shown, size};
@@ -42,6 +43,9 @@ pub struct Shows {
     url: String,
     consoles: Vec<Row>,
     unreachable: Vec<Unreachable>,
+    /// Why none of its consoles can be opened, though it is published; absent where nothing is known of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<String>,
     sessions: Vec<Shown>,
 }
 
@@ -52,6 +56,9 @@ pub struct Row {
     reached: Reached,
     url: String,
     sessions: usize,
+    /// Why it cannot be opened, though it is there; absent where nothing is known of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<String>,
 }
 
 /// Prints all published guests.
@@ -76,6 +83,12 @@ pub fn list(paths: &Paths, json: bool, out: &mut dyn Write) -> Result<()> {
     }
     table(&rows, out)?;
     for guest in &listing.guests {
+        if let Some(why) = &guest.stale {
+            writeln!(out, "{}: {why}", printable(&guest.name))?;
+        }
+        for (console, why) in guest.consoles.iter().filter_map(|row| Some((row.console, row.closed.as_ref()?))) {
+            writeln!(out, "{}: {console} cannot be opened: {}", printable(&guest.name), printable(why))?;
+        }
         for gone in &guest.unreachable {
             writeln!(
                 out,
@@ -121,7 +134,13 @@ fn show(paths: &Paths, config: &Config, units: &BTreeMap<Uuid, Unit>, route: Rou
         _ => "closed",
     };
     let url = config.listen.browser_url(&ticket::url_host(config), route.port, &route.uuid);
+    let closed = route.closed();
+    let stale = route.owner.as_ref().and_then(|owner| match Process::hold_owner(owner) {
+        Err(why @ NotHeld::Ended(_)) => Some(why.to_string()),
+        _ => None,
+    });
     let consoles = route.consoles.iter().map(|way| Row {
+        closed: closed.iter().find(|(console, _)| *console == way.console).map(|(_, why)| why.clone()),
         console: way.console,
         reached: way.reached(),
         url: format!("{}{}", url.replacen("https:", "wss:", 1), way.console),
@@ -136,6 +155,7 @@ fn show(paths: &Paths, config: &Config, units: &BTreeMap<Uuid, Unit>, route: Rou
         name: route.name,
         port: route.port,
         unreachable: route.unreachable,
+        stale,
         sessions,
     }
 }
@@ -163,11 +183,14 @@ pub fn status(paths: &Paths, guest: &str, json: bool, out: &mut dyn Write) -> Re
     }
     writeln!(out, "{} ({})", printable(&shown.name), shown.uuid)?;
     writeln!(out, "port {} ({}), {}", shown.port, shown.state, shown.url)?;
-    if let Some(reason) = &shown.reason {
+    for reason in shown.reason.iter().chain(&shown.stale) {
         writeln!(out, "{}", printable(reason))?;
     }
     for row in &shown.consoles {
         writeln!(out, "  /{} ({})", row.console, row.reached)?;
+        if let Some(why) = &row.closed {
+            writeln!(out, "    cannot be opened: {}", printable(why))?;
+        }
     }
     for gone in &shown.unreachable {
         writeln!(out, "  /{} cannot be reached: {}", gone.console, printable(&gone.reason))?;

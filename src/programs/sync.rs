@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::edges::paths::Paths;
+use crate::edges::processes::{NotHeld, Process};
 use crate::edges::{files, nft, ports, publish, units};
 use crate::rules::config::Config;
 use crate::rules::guard::{self, Guard};
@@ -73,7 +74,8 @@ fn has_notes(folder: &Path) -> bool {
 /// Makes everything equal once; returns how many guests' sockets do not listen and should.
 fn pass(paths: &Paths) -> Result<usize> {
     let readable = files::config(paths).inspect_err(|why| tracing::error!("{why:#}")).ok();
-    let routes = routes(paths);
+    let mut routes = routes(paths);
+    withdraw_stale(paths, &mut routes);
     let drop_ins = drop_ins(paths);
     if let Err(why) = keep_guard(readable.as_ref(), &routes) {
         tracing::error!("{why:#}");
@@ -122,6 +124,21 @@ pub fn routes(paths: &Paths) -> BTreeMap<Uuid, Route> {
         }
     };
     guests.into_iter().filter_map(read).collect()
+}
+
+/// Takes away routes whose QEMU has ended without a word of the hook's: it is not there, or libvirt's daemon was not.
+fn withdraw_stale(paths: &Paths, routes: &mut BTreeMap<Uuid, Route>) {
+    routes.retain(|uuid, route| {
+        let Some(owner) = &route.owner else { return true };
+        let Err(why @ NotHeld::Ended(_)) = Process::hold_owner(owner) else { return true };
+        match publish::withdraw_of(paths, uuid, owner) {
+            Ok(true) => tracing::warn!(guest = %uuid, "{}: {why}: withdrawn", printable(&route.name)),
+            // Published anew; its note is still to be read.
+            Ok(false) => return true,
+            Err(why) => tracing::error!(guest = %uuid, "{}: cannot be withdrawn: {why:#}", printable(&route.name)),
+        }
+        false
+    });
 }
 
 fn want(paths: &Paths, config: &Config, route: &Route) -> Wanted {

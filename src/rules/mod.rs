@@ -31,6 +31,7 @@ pub mod rfb;
 pub mod rights;
 pub mod ring;
 pub mod route;
+pub mod serving;
 pub mod session;
 pub mod ssh;
 pub mod tame;

@@ -46,6 +46,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) 
         auth: Auth::Ticket,
         allow: domain.notes.allow.clone(),
         displays: domain.displays.iter().flat_map(Display::local_ports).collect(),
+        owner: None,
         consoles: Vec::new(),
         unreachable: Vec::new(),
     };

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid, printable};
 use super::rights::Allow;
+use super::serving::{Held, Owner};
 use super::ticket::Mode;
 
 /// The form that this program writes and reads.
 pub const VERSION: u32 = 1;
 
 /// The keys of a route, of a console in it, and of one that cannot be reached.
-const KEYS: [&str; 10] =
-    ["version", "uuid", "name", "port", "since", "auth", "allow", "displays", "consoles", "unreachable"];
+const KEYS: [&str; 11] =
+    ["version", "uuid", "name", "port", "since", "auth", "allow", "displays", "owner", "consoles", "unreachable"];
 const WAY_KEYS: [&str; 8] = ["console", "raw", "websocket", "guarded", "websocket-ca", "raw-ca", "log", "added"];
 const GONE_KEYS: [&str; 2] = ["console", "reason"];
 
@@ -44,6 +45,10 @@ pub struct Route {
     /// All ports of its displays that listen on loopback alone, whether they are used here or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub displays: Vec<u16>,
+    /// Who serves its backends. Absent in a route that was written by hand, and where it could not be found out: then
+    /// the broker opens nothing that could be somebody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// What can be reached.
     #[serde(default)]
     pub consoles: Vec<Way>,
@@ -132,7 +137,7 @@ pub struct Unreachable {
 }
 
 /// Where a console's bytes are on this host: `tcp:127.0.0.1:5900`, `unix:/path`, `pty:/dev/pts/3`, `display:0`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Backend {
     /// A port on a loopback address.
@@ -388,6 +393,32 @@ impl Route {
         texts().find(|console| *console == wanted).ok_or_else(none)
     }
 
+    /// What tells a backend from others of its number; the error says why nobody knows whether it is the guest's. `None`
+    /// where nothing of that kind is needed.
+    pub fn held(&self, backend: &Backend) -> Result<Option<&Held>, String> {
+        let held = self.owner.as_ref().map(|owner| owner.holds.get(backend));
+        match (backend, held) {
+            (Backend::Display(_), _) | (Backend::Unix(_), Some(_)) => Ok(None),
+            (Backend::Tcp(..), Some(Some(held @ Held::Listener { .. })))
+            | (Backend::Pty(_), Some(Some(held @ Held::Terminal(_)))) => Ok(Some(held)),
+            (_, None) => Err(format!("nobody knows which process serves {backend}: {}", self.remedy())),
+            (_, Some(_)) => Err(format!("nobody knows whether {backend} is this guest's: {}", self.remedy())),
+        }
+    }
+
+    /// What to do where its owner is not known.
+    fn remedy(&self) -> String {
+        format!("`console-proxy publish {}`", printable(&self.name))
+    }
+
+    /// The consoles that stay closed for that, in words.
+    #[must_use]
+    pub fn closed(&self) -> Vec<(Console, String)> {
+        let backends = |way: &Way| way.raw.iter().chain(&way.websocket).cloned().collect::<Vec<_>>();
+        let why = |way: &Way| backends(way).iter().find_map(|backend| self.held(backend).err());
+        self.consoles.iter().filter_map(|way| why(way).map(|why| (way.console, why))).collect()
+    }
+
     /// All places of this guest, for the record of who has which.
     pub fn places(&self) -> impl Iterator<Item = String> {
         let backends =
@@ -399,6 +430,41 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::serving::Terminal;
+
+    fn owner() -> Owner {
+        let terminal = Terminal { device: 34819, inode: 6, uid: 64055, made: 1_795_850_407_583_906_200 };
+        let holds = [
+            ("pty:/dev/pts/3", Held::Terminal(terminal)),
+            ("tcp:127.0.0.1:5900", Held::Listener { socket: 77 }),
+            ("tcp:[::1]:5700", Held::Listener { socket: 78 }),
+        ];
+        let holds = holds.into_iter().map(|(backend, held)| (backend.parse().unwrap(), held)).collect();
+        Owner { pid: 376, started: 559_651, holds }
+    }
+
+    #[test]
+    fn a_place_of_which_nobody_knows_whose_it_is_is_closed_and_the_way_to_open_it_said() {
+        let text = "version=1\nuuid=\"b50bdc9f490b4b9b86417573c0eba77c\"\nname=\"g1\"\nport=1\n";
+        let console = |name: &str, raw: &str| format!("[[consoles]]\nconsole=\"{name}\"\nraw=\"{raw}\"\n");
+        let consoles = console("vnc", "display:0")
+            + &console("spice", "tcp:127.0.0.1:5900")
+            + &console("serial/0", "pty:/dev/pts/3")
+            + &console("serial/1", "pty:/dev/pts/4")
+            + &console("serial/2", "unix:/run/s");
+        let mut route = Route::parse(&format!("{text}{consoles}")).unwrap();
+        let closed = |route: &Route| -> Vec<String> { route.closed().iter().map(|(c, _)| c.to_string()).collect() };
+        assert_eq!(closed(&route), ["spice", "serial/0", "serial/1", "serial/2"]);
+        let words = "nobody knows which process serves tcp:127.0.0.1:5900: `console-proxy publish g1`";
+        assert_eq!(route.closed()[0].1, words);
+        route.owner = Some(owner());
+        assert_eq!(closed(&route), ["serial/1"]);
+        let backend = "tcp:127.0.0.1:5900".parse().unwrap();
+        assert_eq!(route.held(&backend), Ok(Some(&Held::Listener { socket: 77 })));
+        let odd = route.owner.as_ref().unwrap().holds[&"pty:/dev/pts/3".parse::<Backend>().unwrap()].clone();
+        route.owner.as_mut().unwrap().holds.insert(backend.clone(), odd);
+        assert!(route.held(&backend).is_err(), "a terminal's marks are no port's");
+    }
 
     #[test]
     fn a_route_reads_back_as_it_was_written() {
@@ -411,6 +477,7 @@ mod tests {
             auth: Auth::Ticket,
             allow: None,
             displays: vec![5900, 5700],
+            owner: Some(owner()),
             consoles: vec![
                 Way {
                     console: Console::Vnc,
@@ -568,6 +635,7 @@ mod tests {
             auth: Auth::None,
             allow: Some(vec![Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap()]),
             displays: vec![5900],
+            owner: Some(owner()),
             consoles: vec![Way {
                 console: Console::Vnc,
                 raw: "tcp:127.0.0.1:1".parse().ok(),

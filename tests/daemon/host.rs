@@ -55,6 +55,7 @@ impl Host {
             auth: Auth::Ticket,
             allow: None,
             displays: Vec::new(),
+            owner: None,
             consoles: Vec::new(),
             unreachable: Vec::new(),
         };

@@ -17,6 +17,7 @@ mod hostile;
 mod keys;
 mod ldap;
 mod locks;
+mod owners;
 mod package;
 mod reboot;
 mod recording;

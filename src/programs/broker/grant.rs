@@ -1,15 +1,14 @@
 //! Opens what a proxy asks the broker for: each backend of its own guest's route, the guest's log, a file for a recording.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
+use super::served::Served;
 use crate::edges::caller::Caller;
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
+pub(super) use crate::edges::unix_sockets::connect as connect_unix;
 use crate::edges::{claims, files, logs, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
 use crate::rules::guest::{Console, printable};
@@ -36,6 +35,7 @@ pub(super) fn grant(
     let unknown = |words: String| Refusal::new(Kind::Unknown, words);
     let route = publish::read_route(paths, &caller.guest).map_err(|why| unknown(format!("{why:#}")))?;
     let route = route.ok_or_else(|| unknown(format!("guest {} is not published", caller.guest)))?;
+    let served = Served::by(paths, &route)?;
     let console = request.console.ok_or_else(|| unknown("no console is named".to_owned()))?;
     let way = route.way(console).ok_or_else(|| unknown(format!("guest {} has no {console}", caller.guest)))?;
     let backend = match request.part {
@@ -65,7 +65,12 @@ pub(super) fn grant(
         Backend::Tcp(_, port) => Some(*port).filter(|port| config.serial.ports.contains(*port)),
         _ => None,
     };
-    let (descriptor, lock) = open(paths, displays, backend, caller, config.proxy.connect_timeout)?;
+    let patience = config.proxy.connect_timeout;
+    let (descriptor, lock) = match backend {
+        // Not of the request: whose display it is says the caller's unit.
+        Backend::Display(index) => (displays.open(&caller.guest, *index, patience)?, None),
+        _ => served.open(paths, &route, backend, caller, patience)?,
+    };
     Ok(Granted { descriptors: vec![descriptor], files: Vec::new(), lock, guarded })
 }
 
@@ -105,43 +110,4 @@ pub(super) fn warn_unguarded(paths: &Paths, port: u16) {
             tracing::error!("cannot leave a note for sync: {why}");
         }
     }
-}
-
-fn open(
-    paths: &Paths,
-    displays: &Displays,
-    backend: &Backend,
-    caller: &Caller,
-    patience: Duration,
-) -> Result<(OwnedFd, Option<terminal::Lock>), Refusal> {
-    let failed = |why: std::io::Error| {
-        let silent = matches!(why.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
-        Refusal::new(if silent { Kind::Silent } else { Kind::Refused }, format!("{backend}: {why}"))
-    };
-    match backend {
-        Backend::Tcp(ip, port) => {
-            let stream = TcpStream::connect_timeout(&SocketAddr::new(*ip, *port), patience).map_err(failed)?;
-            // Where that is not possible the guard has one means less; the proxy's own limits stay.
-            if let Err(why) = nft::mark(&stream) {
-                tracing::warn!("cannot mark the connection to {backend} for the guard: {why}");
-            }
-            Ok((stream.into(), None))
-        }
-        Backend::Unix(path) => connect_unix(path, patience).map(|stream| (stream, None)).map_err(failed),
-        Backend::Pty(number) => {
-            let lock = terminal::lock(paths, *number, caller.pid)?;
-            Ok((terminal::open(*number)?, Some(lock)))
-        }
-        // Not of the request: whose display it is says the caller's unit.
-        Backend::Display(index) => displays.open(&caller.guest, *index, patience).map(|display| (display, None)),
-    }
-}
-
-/// A unix connect blocks while the backlog is full; with a send timeout it gives up (unix(7)).
-pub(super) fn connect_unix(path: &str, patience: Duration) -> std::io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(patience))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, None)?;
-    Ok(socket)
 }
