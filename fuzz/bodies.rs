@@ -12,6 +12,7 @@ use console_proxy::edges::{broker_server, passing};
 use console_proxy::rules::config::Config;
 use console_proxy::rules::domain::Domain;
 use console_proxy::rules::forwarded::Forwarded;
+use console_proxy::rules::frame::{self, From, Kind, Scanner};
 use console_proxy::rules::guest::Uuid;
 use console_proxy::rules::reach::{self, Tls, VncTls};
 use console_proxy::rules::request::{self, Endpoint, OriginVerdict};
@@ -25,8 +26,15 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] =
-    [("ticket", ticket), ("request", request), ("broker", broker), ("auth", auth), ("rfb", rfb), ("domain", domain)];
+pub const TARGETS: [Target; 7] = [
+    ("ticket", ticket),
+    ("request", request),
+    ("frame", frame),
+    ("broker", broker),
+    ("auth", auth),
+    ("rfb", rfb),
+    ("domain", domain),
+];
 
 const NOW: u64 = 1_800_000_000;
 const GUEST: &str = "b50bdc9f-490b-4b9b-8641-7573c0eba77c";
@@ -142,6 +150,133 @@ pub fn request(data: &[u8]) {
         assert!(cookies.iter().any(|offered| offered.windows(item.len()).any(|part| part == item)));
     }
     let _ = Forwarded::read(cookies.iter().copied(), [origin].into_iter());
+}
+
+/// The largest frame that the `frame` target allows, so that inputs can be above it.
+const LARGEST: u64 = 300;
+
+/// What came of a stream of frames: each frame's kind, header and payload without its mask (the last one may be cut
+/// short), how many were whole, and the close code of what is forbidden.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Stream {
+    frames: Vec<(Kind, Vec<u8>, Vec<u8>)>,
+    whole: usize,
+    forbidden: Option<u16>,
+}
+
+/// The first byte says which peer sends and how large the pieces are in which its stream comes.
+pub fn frame(data: &[u8]) {
+    let Some((manner, stream)) = data.split_first() else { return };
+    let from = if manner & 1 == 0 { From::Client } else { From::Server };
+    let (expected, text) = frames_of(from, stream);
+    for size in [usize::from(manner >> 1).max(1), 1, stream.len().max(1)] {
+        assert_eq!(scanned(from, stream.chunks(size)), (expected.clone(), text), "in pieces of {size}");
+    }
+    for (_, _, payload) in expected.frames.iter().filter(|(kind, ..)| *kind == Kind::Close) {
+        if let Ok(code) = frame::close_code(payload) {
+            let said = payload.first_chunk().map_or(1000, |code| u16::from_be_bytes(*code));
+            assert!(said == code && (1000..5000).contains(&code) && ![1004, 1005, 1006, 1015].contains(&code));
+            assert!(std::str::from_utf8(payload.get(2..).unwrap_or_default()).is_ok());
+        }
+    }
+}
+
+/// The stream as the proxy reads it, piece by piece; and whether its text messages are text, as far as they came.
+fn scanned<'s>(from: From, pieces: impl Iterator<Item = &'s [u8]>) -> (Stream, bool) {
+    let (mut scanner, mut utf8, mut all, mut is_text) =
+        (Scanner::new(from, LARGEST), frame::Utf8::default(), Stream::default(), true);
+    for piece in pieces {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let (taken, found) = match scanner.next(rest) {
+                Ok(next) => next,
+                Err(end) => {
+                    all.forbidden = Some(end.frame().0);
+                    return (all, is_text);
+                }
+            };
+            rest = &rest[taken..];
+            let Some(found) = found else {
+                assert!(
+                    rest.is_empty() && scanner.at_boundary(),
+                    "nothing of a header is passed on before it is whole"
+                );
+                continue;
+            };
+            if found.begins {
+                let (header, length) = scanner.take_header();
+                all.frames.push((found.kind, header[..length].to_vec(), Vec::new()));
+            }
+            let (bytes, after) = rest.split_at(found.len);
+            rest = after;
+            let mut bytes = bytes.to_vec();
+            if from == From::Client {
+                scanner.unmask(&found, &mut bytes);
+            }
+            let (_, _, payload) = all.frames.last_mut().unwrap();
+            assert_eq!(found.at, payload.len() as u64);
+            payload.extend(&bytes);
+            all.whole += usize::from(found.ends);
+            assert_eq!(found.ends, scanner.at_boundary());
+            if let (Kind::Data, (true, goes_on)) = (found.kind, scanner.message()) {
+                is_text = is_text && utf8.takes(&bytes) && (goes_on || !found.ends || utf8.ends());
+            }
+        }
+    }
+    (all, is_text)
+}
+
+/// The same by RFC 6455, 5.2 to 5.5, from the whole of it.
+fn frames_of(from: From, mut rest: &[u8]) -> (Stream, bool) {
+    let (mut all, mut is_text) = (Stream::default(), true);
+    // The text of a message that goes on; `None`: a binary one.
+    let mut message: Option<Option<Vec<u8>>> = None;
+    while let [first, second, ..] = *rest {
+        let (last, opcode, short) = (first >= 0x80, first & 0xf, second & 0x7f);
+        let forbidden = first & 0x70 != 0
+            || (second >= 0x80) != (from == From::Client)
+            || matches!(opcode, 3..=7 | 11..)
+            || opcode == 0 && message.is_none()
+            || matches!(opcode, 1 | 2) && message.is_some()
+            || opcode >= 8 && (!last || short > 125);
+        if forbidden {
+            all.forbidden = Some(1002);
+            break;
+        }
+        let extended = [0, 2, 8][usize::from(short > 125) + usize::from(short > 126)];
+        let masked = if second >= 0x80 { 4 } else { 0 };
+        let Some((header, payload)) = rest.split_at_checked(2 + extended + masked) else { break };
+        let length = header[2..2 + extended].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let length = if extended == 0 { u64::from(short) } else { length };
+        if length > LARGEST {
+            all.forbidden = Some(1009);
+            break;
+        }
+        let (payload, after) = payload.split_at(payload.len().min(length as usize));
+        let is_whole = payload.len() as u64 == length;
+        let mask = &header[2 + extended..];
+        let plain = payload.iter().enumerate().map(|(i, byte)| byte ^ if masked == 0 { 0 } else { mask[i % 4] });
+        let plain: Vec<u8> = plain.collect();
+        let kind = [Kind::Data, Kind::Close, Kind::Ping, Kind::Pong][usize::from(opcode.saturating_sub(7))];
+        if opcode < 8 {
+            let mut text = message.take().unwrap_or_else(|| (opcode == 1).then(Vec::new));
+            if let Some(text) = &mut text {
+                text.extend(&plain);
+                let cut = !(last && is_whole);
+                let why = std::str::from_utf8(text).err();
+                is_text = is_text && why.is_none_or(|why| cut && why.error_len().is_none());
+            }
+            message = (!last).then_some(text);
+        }
+        // A frame that is just a header at the stream's end has begun, too.
+        all.frames.push((kind, header.to_vec(), plain));
+        all.whole += usize::from(is_whole);
+        rest = after;
+        if !is_whole {
+            break;
+        }
+    }
+    (all, is_text)
 }
 
 /// The bytes as a request, as an answer, and as the text of /proc/PID/cgroup.

@@ -112,6 +112,11 @@ fn cookies_queries_and_origins_mean_one_thing_or_nothing() {
 }
 
 #[test]
+fn frames_are_those_of_rfc_6455_however_the_stream_is_cut() {
+    holds("frame", ROUNDS);
+}
+
+#[test]
 fn the_brokers_lines_are_read_whole_and_strictly() {
     holds("broker", ROUNDS);
 }
