@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::paths::Paths;
@@ -50,7 +51,18 @@ pub fn read_untrusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
     open_regular(path)?.map_or(Ok(None), |(file, _)| read_opened(Ok(file), limit))
 }
 
-/// The same, where the file must be root's or this process's own user's: what others put there is an error that says
+/// The same for a file in an open folder.
+pub fn read_untrusted_in(folder: impl AsFd, name: &str, limit: u64) -> io::Result<Option<String>> {
+    open_regular_in(folder, Path::new(name))?.map_or(Ok(None), |(file, _)| read_opened(Ok(file), limit))
+}
+
+/// Opens a folder that somebody else may have put there: through no link in the path's last part.
+pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Like [`read_untrusted`], where the file must be root's or this process's own user's: what others put there is an error that says
 /// whose it is.
 pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
     let Some((file, about)) = open_regular(path)? else { return Ok(None) };
@@ -65,9 +77,13 @@ pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
 /// never waiting for the other end of a pipe. `None` where nothing is there; anything else is an error that says what
 /// it is.
 pub fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    open_regular_in(CWD, path)
+}
+
+fn open_regular_in(folder: impl AsFd, path: &Path) -> io::Result<Option<(File, Metadata)>> {
     let refused = |words| io::Error::new(io::ErrorKind::InvalidData, words);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(folder, path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP) => return Err(refused("it is a symbolic link")),

@@ -1,13 +1,14 @@
 //! Sessions on disk: a file each in the guest's own folder, named by the SHA-256 of the cookie and with that of the
 //! second secret in it, so that they survive the proxy's idle exit and nobody who reads them can use them.
 
-use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::fs::Dir;
 
 use super::files;
 use crate::rules::route::hex;
@@ -61,6 +62,8 @@ fn random() -> io::Result<String> {
 
 /// Records of sessions that are over and whose tickets are not: a panel may open and leave consoles by the minute.
 const MOST_SPENT: usize = 3 * MOST;
+/// Of one record, in bytes.
+const LARGEST: u64 = 256 << 10;
 
 /// The folder of one guest's sessions.
 #[derive(Clone, Debug)]
@@ -123,8 +126,7 @@ impl Store {
     }
 
     fn record(&self, id: &Id) -> Option<Session> {
-        let text = files::read_untrusted(&self.folder.join(&id.0), 256 << 10).ok()??;
-        serde_json::from_str(&text).ok()
+        read(&files::open_folder(&self.folder).ok()?, id)
     }
 
     /// Notes when a session was used last.
@@ -165,17 +167,25 @@ impl Store {
 
     /// What a proxy that was taken over may have left there has an end.
     fn records(&self) -> Vec<(Id, Session)> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let named = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        // Held open, so that a link in its place leads root nowhere.
+        let Ok(folder) = files::open_folder(&self.folder) else { return Vec::new() };
+        let Ok(entries) = Dir::read_from(&folder) else { return Vec::new() };
+        let named = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
         let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
-        ids.take(MOST + MOST_SPENT).filter_map(|id| self.record(&id).map(|session| (id, session))).collect()
+        ids.take(MOST + MOST_SPENT).filter_map(|id| read(&folder, &id).map(|session| (id, session))).collect()
     }
+}
+
+fn read(folder: &OwnedFd, id: &Id) -> Option<Session> {
+    let text = files::read_untrusted_in(folder, &id.0, LARGEST).ok()??;
+    serde_json::from_str(&text).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rules::ticket::{Mode, Pattern};
+    use std::fs;
 
     fn session(jti: &str) -> Session {
         let (iss, jti) = ("host".to_owned(), jti.to_owned());
@@ -203,6 +213,16 @@ mod tests {
         store.remove(&id).unwrap();
         assert_eq!(store.get(&id), None);
         assert_eq!(store.get(&Id::of_cookie("../../x")), None);
+    }
+
+    #[test]
+    fn a_link_in_the_folders_place_leads_to_no_other_guests_sessions() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let id = Id::of_cookie(&Store::new(other.path()).add(&session("a"), |_, _| true).unwrap().cookie);
+        std::os::unix::fs::symlink(other.path().join("sessions"), own.path().join("sessions")).unwrap();
+        let store = Store::new(own.path());
+        assert_eq!((store.all().len(), store.get(&id)), (0, None));
+        assert_eq!(Store::new(other.path()).all().len(), 1);
     }
 
     #[test]
