@@ -374,6 +374,7 @@ fn only_shows(stream: &[u8]) {
 /// The bytes as the XML of a running guest, and of a definition.
 pub fn domain(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    settings_count_however_they_are_written(&text);
     let Ok(domain) = Domain::parse(&text) else { return };
     let (config, slot) = (Config::default(), 4);
     let tls = Tls { vnc: VncTls::Off, spice: Ok("PEM".to_owned()) };
@@ -398,4 +399,42 @@ pub fn domain(data: &[u8]) {
     if let Ok(Some(filtered)) = wiring::filter(&text, &config, slot) {
         assert_eq!(Domain::parse(&filtered).map(|domain| domain.uuid), Ok(domain.uuid));
     }
+}
+
+/// The bytes choose what settings say, and how their namespace is written: that changes nothing of what they mean.
+fn settings_count_however_they_are_written(text: &str) {
+    let hash = text.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let attributes = ["wire='no'", "publish='no'", "wire='no' publish='no'", ""][hash as usize % 4];
+    let words: String = text.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    let allow = |prefix: &str| match hash >> 2 & 1 {
+        0 => String::new(),
+        _ => format!("<{prefix}allow users='u{words}' mode='view'/>"),
+    };
+    let read = |on_domain: &str, on_metadata: &str, on_settings: &str, prefix: &str| {
+        let allow = allow(prefix);
+        let text = format!(
+            "<domain {on_domain}><name>g</name><uuid>{GUEST}</uuid><metadata {on_metadata}><{prefix}settings {on_settings} {attributes}>{allow}</{prefix}settings></metadata></domain>"
+        );
+        Domain::parse(&text).unwrap().notes
+    };
+    let (ours, other) = ("urn:console-proxy:1", "urn:console-proxy:10");
+    // A name of the input's own as the prefix; xml and xmlns are not to be declared.
+    let named = format!("p{words}");
+    let (prefix, default) = (format!("{named}:"), format!("xmlns='{ours}'"));
+    let (declared, foreign) = (format!("xmlns:{named}='{ours}'"), format!("xmlns:{named}='{other}'"));
+    let meant = read("", "", &default, "");
+    assert_eq!(meant.no_wiring, attributes.contains("wire"));
+    assert_eq!(meant.no_publishing, attributes.contains("publish"));
+    assert_eq!(meant.allow.as_ref().map_or(0, Vec::len), usize::from(hash >> 2 & 1 == 1));
+    let places: [[&str; 3]; 5] = [
+        [&declared, "", ""],
+        ["", &declared, ""],
+        ["", "", &declared],
+        [&foreign, &foreign, &declared],
+        [&foreign, &declared, ""],
+    ];
+    for [domain, metadata, settings] in places {
+        assert_eq!(read(domain, metadata, settings, &prefix), meant, "{domain} {metadata} {settings}");
+    }
+    assert_eq!(read(&declared, &declared, &foreign, &prefix), console_proxy::rules::domain::Notes::default());
 }

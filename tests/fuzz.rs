@@ -68,7 +68,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![root.join("fuzz/corpus").join(target)];
     if target == "domain" {
-        folders.push(root.join("tests/xml"));
+        folders.extend([root.join("tests/xml"), root.join("tests/xml/settings")]);
     }
     let files = folders
         .iter()

@@ -185,6 +185,87 @@ fn output_is_passed_on_for_migrate_and_restore_alone() {
     }
 }
 
+/// The file with the real binary behind it, on a host of its own below `root`.
+fn real_hook(root: &Path) -> std::path::PathBuf {
+    let hook = private_copy(root);
+    let binary = env!("CARGO_BIN_EXE_console-proxy-hook");
+    let script = format!("#!/bin/sh\nCONSOLE_PROXY_ROOT='{}' exec '{binary}' \"$@\"\n", root.display());
+    write_program(&root.join("binary"), &script, 0o755);
+    hook
+}
+
+/// What is published below `root`: routes and claims.
+fn published(root: &Path) -> Vec<String> {
+    let found =
+        Command::new("find").arg(root.join("run")).args(["-name", "route.toml", "-o", "-path", "*claims/*"]).output();
+    let mut all: Vec<_> = String::from_utf8(found.unwrap().stdout).unwrap().lines().map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
+}
+
+/// What `wire --xml --dry-run` prints of a file, and its exit code and errors.
+fn wire_dry(root: &Path, xml: &[u8]) -> (bool, String, String) {
+    let file = root.join("guest.xml");
+    fs::write(&file, xml).unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_console-proxy"))
+        .args(["wire", "--slot", "4", "--dry-run", "--xml"])
+        .arg(&file)
+        .env("CONSOLE_PROXY_ROOT", root)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.success(), text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn a_guest_whose_settings_close_it_is_not_published_and_left_alone_wherever_their_namespace_is_declared() {
+    let cases = ["on-metadata", "on-domain", "default-namespace", "shadowed-prefix"].map(|case| (case, true));
+    for (case, closed) in cases.into_iter().chain([("elsewhere", false)]) {
+        let root = tempfile::tempdir().unwrap();
+        let hook = real_hook(root.path());
+        let file = format!("{}/tests/xml/settings/{case}-by-hand.xml", env!("CARGO_MANIFEST_DIR"));
+        let xml = fs::read(file).unwrap();
+        // The hook serves root's guests alone.
+        if is_root() {
+            let outcome = call(&hook, "started", &xml);
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""), "{case}");
+            assert_eq!(published(root.path()).is_empty(), closed, "{case}");
+        }
+        let (done, diff, said) = wire_dry(root.path(), &xml);
+        assert!(done && diff.is_empty() == closed && said.contains("wire='no'") == closed, "{case}: {diff}{said}");
+    }
+}
+
+#[test]
+fn a_guest_with_thirty_thousand_serial_ports_leaves_nothing_behind_and_is_passed_on_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let hook = real_hook(root.path());
+    let good = include_str!("xml/started-libvirt-9.0.0.xml");
+    let (before, after) = good.split_once("</devices>").unwrap();
+    let serials = "<serial type='unix'><source mode='bind' path='/run/s'/></serial>".repeat(30_000);
+    let flooded = format!("{before}{serials}</devices>{after}").into_bytes();
+    if is_root() {
+        for operation in ["started", "stopped"] {
+            call(&hook, "started", good.as_bytes());
+            assert!(!published(root.path()).is_empty(), "the earlier life");
+            assert_eq!(call(&hook, operation, &flooded).code, Some(0));
+            assert_eq!(published(root.path()), Vec::<String>::new(), "{operation}");
+        }
+        for operation in ["prepare", "reconnect", "migrate", "restore"] {
+            let outcome = call(&hook, operation, &flooded);
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""), "{operation}");
+        }
+        assert_eq!(published(root.path()), Vec::<String>::new());
+    }
+    let (done, printed, said) = wire_dry(root.path(), &flooded);
+    assert!(!done && printed.is_empty(), "{printed}");
+    assert!(said.contains("30001 <serial> devices, and guests with more than 256"), "{said}");
+}
+
 #[test]
 fn no_output_means_no_output() {
     harmless(Some(("#!/bin/sh\ncat >/dev/null\n", 0o755)));

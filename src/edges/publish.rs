@@ -130,6 +130,16 @@ fn withdraw_now(paths: &Paths, uuid: &Uuid) -> Result<bool> {
     Ok(there)
 }
 
+/// Takes away what a guest of that name has, where its XML does not say its UUID.
+pub fn withdraw_named(paths: &Paths, name: &str) -> Result<()> {
+    for uuid in all_guests(paths)? {
+        if read_route(paths, &uuid).ok().flatten().is_some_and(|route| route.name == name) {
+            withdraw(paths, &uuid)?;
+        }
+    }
+    Ok(())
+}
+
 fn leave_note(paths: &Paths, uuid: &Uuid) -> Result<()> {
     files::leave_note(&paths.queue(), uuid.as_str())
         .with_context(|| format!("cannot write into {}", paths.queue().display()))

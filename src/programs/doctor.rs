@@ -18,7 +18,7 @@ use crate::edges::processes::{NotHeld, Process};
 use crate::edges::revoked::Watched;
 use crate::edges::{claims, files, host, issuers, keys, nft, ports, publish, sock_diag, ssh, terminal, tls, units};
 use crate::rules::config::Config;
-use crate::rules::domain::{Domain, Listen, Source};
+use crate::rules::domain::{BadDomain, Domain, Listen, Source};
 use crate::rules::guest::printable;
 use crate::rules::plan::Active;
 use crate::rules::route::{Backend, Route};
@@ -402,7 +402,7 @@ fn look_at(
         Ok(domain) => domain,
         Err(why) => {
             return findings
-                .push(Fault(format!("{name}: its XML is not understood: {why}"), "please report it".to_owned()));
+                .push(Fault(format!("{name}: its XML is not understood: {why}"), remedy_for(&why).to_owned()));
         }
     };
     open_to_others(&name, &domain, findings);
@@ -431,6 +431,14 @@ fn look_at(
                 .to_owned(),
         )),
         Some(route) => backends(paths, &name, route, findings),
+    }
+}
+
+fn remedy_for(why: &BadDomain) -> &'static str {
+    match why {
+        BadDomain::TooMany { .. } => "`virsh edit` it: take the devices out that it does not need",
+        BadDomain::Element("metadata", _) => "`virsh edit` it: put its <metadata> right",
+        _ => "please report it",
     }
 }
 

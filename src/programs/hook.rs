@@ -26,24 +26,32 @@ pub fn main(arguments: &[OsString]) -> u8 {
     }
     crate::edges::journal::init("console-proxy-hook");
     let paths = Paths::from_environment();
-    let result = std::panic::catch_unwind(|| run(&paths, operation));
+    let name = arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let result = std::panic::catch_unwind(|| run(&paths, &name, operation));
     let failed = match result {
         Ok(Ok(())) => None,
         Ok(Err(why)) => Some(format!("{why:#}")),
         Err(_) => Some("an internal error; please report it".to_owned()),
     };
     if let Some(why) = &failed {
-        let name = arguments.first().map(|name| printable(&name.to_string_lossy())).unwrap_or_default();
+        let name = printable(&name);
         tracing::error!(guest_name = %name, "{name}: the guest runs on, but its consoles do not follow ({operation:?}): {why}");
     }
     exit_code(operation, if failed.is_some() { Outcome::Failed } else { Outcome::Done })
 }
 
-fn run(paths: &Paths, operation: Operation) -> Result<()> {
+fn run(paths: &Paths, name: &str, operation: Operation) -> Result<()> {
     let mut text = String::new();
     let read = std::io::stdin().take(xml::LARGEST as u64 + 1).read_to_string(&mut text);
     read.context("cannot read the domain XML")?;
-    let domain = || Domain::parse(&text).context("cannot understand the domain XML");
+    let domain = || {
+        let domain = Domain::parse(&text).context("cannot understand the domain XML");
+        // What it had names what may be another guest's by now. A guest that ran all along keeps it.
+        if domain.is_err() && (operation == Operation::Started || operation.task() == Task::Withdraw) {
+            publish::withdraw_named(paths, name)?;
+        }
+        domain
+    };
     match operation.task() {
         Task::Check => check(paths, &domain()?, &text),
         Task::Publish => {

@@ -3,7 +3,7 @@
 
 use super::guest::Uuid;
 use super::rights::Allow;
-use super::xml::{BadXml, Document, Node};
+use super::xml::{BadXml, Document, Node, Scope};
 
 /// The namespace of what a guest's owner says in its `<metadata>`.
 pub const NAMESPACE: &str = "urn:console-proxy:1";
@@ -14,6 +14,14 @@ pub const WIRING_NAMESPACE: &str = "urn:console-proxy:wiring:1";
 
 /// The alias of the serial port that wiring adds. libvirt keeps aliases that begin with `ua-`.
 pub const ALIAS: &str = "ua-console-proxy";
+
+/// The most devices of a kind that could be a console. More are no guest but an attack on whoever reads it. Of its serial
+/// ports QEMU has 4 on the ISA bus (`MAX_ISA_SERIAL_PORTS`); libvirt has one `<graphics>` of a type; a virtio-serial
+/// controller has 31 ports in libvirt.
+pub const MOST_OF_A_KIND: usize = 256;
+
+/// The most devices at all: what 256 PCI buses with 32 places each can hold.
+pub const MOST_DEVICES: usize = 8192;
 
 /// A domain, as far as its consoles go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +162,7 @@ pub struct Notes {
     /// `<console-proxy:settings><console-proxy:allow .../></console-proxy:settings>`: what they leave of people's
     /// rights; absent where none stands there. One that cannot be read leaves nothing.
     pub allow: Option<Vec<Allow>>,
-    /// What is wrong with one of them, in words.
+    /// What is wrong with one of them, or with the settings around them, in words.
     pub bad_allow: Option<String>,
     /// The guest's definition carries a note of wiring.
     pub wired: bool,
@@ -174,6 +182,16 @@ pub enum BadDomain {
     /// A required element is absent, twice there, or makes no sense.
     #[error("the domain's <{0}> {1}")]
     Element(&'static str, &'static str),
+    /// More devices than QEMU could have.
+    #[error("the domain has {there} {what}, and guests with more than {most} are neither published nor wired")]
+    TooMany {
+        /// `<serial> devices`, ...
+        what: &'static str,
+        /// How many there are.
+        there: usize,
+        /// The limit.
+        most: usize,
+    },
 }
 
 impl Chardev {
@@ -207,9 +225,14 @@ impl Domain {
         if name.is_empty() {
             return Err(BadDomain::Element("name", "is empty"));
         }
+        let notes = match (root.all("metadata").next(), root.all("metadata").nth(1)) {
+            (metadata, None) => metadata.map(notes).transpose()?.unwrap_or_default(),
+            (_, Some(_)) => return Err(BadDomain::Element("metadata", "is there twice")),
+        };
         let machine = root.first("os").and_then(|os| os.first("type"));
         let of_machine = |key| machine.and_then(|node| node.attribute(key)).unwrap_or_default().to_owned();
         let devices = root.first("devices");
+        devices.map_or(Ok(()), not_too_many)?;
         let all = |kind: &'static str| devices.into_iter().flat_map(move |devices| devices.all(kind));
         Ok(Self {
             uuid,
@@ -219,7 +242,7 @@ impl Domain {
             serials: all("serial").map(chardev).collect(),
             consoles: all("console").map(chardev).collect(),
             displays: (0..).zip(all("graphics")).filter_map(|(index, node)| display(index, node)).collect(),
-            notes: root.first("metadata").map(notes).unwrap_or_default(),
+            notes,
         })
     }
 
@@ -227,6 +250,21 @@ impl Domain {
     pub fn own_consoles(&self) -> impl Iterator<Item = &Chardev> {
         self.consoles.iter().filter(|console| !console.is_serial_twin())
     }
+}
+
+fn not_too_many(devices: Node<'_>) -> Result<(), BadDomain> {
+    let of = |name| devices.all(name).count();
+    for (what, there, most) in [
+        ("<serial> devices", of("serial"), MOST_OF_A_KIND),
+        ("<console> devices", of("console"), MOST_OF_A_KIND),
+        ("<graphics> devices", of("graphics"), MOST_OF_A_KIND),
+        ("devices", devices.children().count(), MOST_DEVICES),
+    ] {
+        if there > most {
+            return Err(BadDomain::TooMany { what, there, most });
+        }
+    }
+    Ok(())
 }
 
 fn only(root: Node<'_>, name: &'static str) -> Result<String, BadDomain> {
@@ -318,41 +356,68 @@ fn bound_channels(graphics: Node<'_>) -> Only {
     Only { tls: modes.contains(&Some("secure")), plain: modes.contains(&Some("insecure")) }
 }
 
-fn notes(metadata: Node<'_>) -> Notes {
+/// Settings that are not understood close the guest: it is left alone, or nobody is let in.
+fn notes(metadata: Node<'_>) -> Result<Notes, BadDomain> {
     let mut notes = Notes::default();
     for child in metadata.children() {
-        let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
-        match (child.declares(prefix), local) {
-            (Some(WIRING_NAMESPACE), "wired") => {
+        match child.namespace() {
+            // libvirt drops such an element: only a file can hold one, and it was meant to say something.
+            Scope::Undeclared => return Err(BadDomain::Element("metadata", "has a prefix that is declared nowhere")),
+            scope if scope.is(WIRING_NAMESPACE) && child.local_name() == "wired" => {
                 notes.wired = true;
                 notes.websocket_added |= child.attribute("websocket") == Some("added");
             }
-            (Some(NAMESPACE), "settings") => {
-                notes.no_wiring |= child.attribute("wire") == Some("no");
-                notes.no_publishing |= child.attribute("publish") == Some("no");
-                read_allows(child, &mut notes);
+            scope if scope.is(NAMESPACE) && child.local_name() == "settings" => read_settings(child, &mut notes),
+            scope if scope.is(NAMESPACE) => {
+                not_understood(
+                    &mut notes,
+                    format!("it has an element {:?}, which is no <settings>", child.local_name()),
+                );
             }
             _ => {}
         }
     }
-    notes
+    Ok(notes)
 }
 
-fn read_allows(settings: Node<'_>, notes: &mut Notes) {
-    for child in settings.children() {
-        let (prefix, local) = child.name().split_once(':').unwrap_or(("", child.name()));
-        // `virsh metadata` gives the namespace to the outermost element alone: one without any is ours, or the guest's
-        // owner would take a setting for made that is not.
-        let namespace = child.declares(prefix).or_else(|| settings.declares(prefix));
-        if local != "allow" || namespace.is_some_and(|other| other != NAMESPACE) {
-            continue;
-        }
-        let allows = notes.allow.get_or_insert_default();
-        match Allow::from_attributes(child.attributes()) {
-            Ok(allow) => allows.push(allow),
-            Err(why) => notes.bad_allow = Some(why),
+fn read_settings(settings: Node<'_>, notes: &mut Notes) {
+    for (name, value) in settings.attributes_in(NAMESPACE) {
+        match name {
+            // Whatever is no yes was meant as a no.
+            "wire" => notes.no_wiring |= value != "yes",
+            "publish" => notes.no_publishing |= value != "yes",
+            other => not_understood(notes, format!("its settings have an attribute {other:?}, which none has")),
         }
     }
+    for child in settings.children() {
+        // `virsh metadata` gives the namespace to the outermost element alone: a child without any is ours, or the
+        // guest's owner would believe that a setting is made that is not.
+        match child.namespace() {
+            scope @ Scope::Named(_) if !scope.is(NAMESPACE) => {}
+            _ if child.local_name() == "allow" => read_allow(child, notes),
+            _ => not_understood(notes, format!("its settings have an element {:?}, which none has", child.name())),
+        }
+    }
+}
+
+fn read_allow(allow: Node<'_>, notes: &mut Notes) {
+    let attributes: Vec<_> = allow.attributes_in(NAMESPACE).collect();
+    let twice =
+        attributes.iter().enumerate().find(|(at, (name, _))| attributes[..*at].iter().any(|(was, _)| was == name));
+    let read = match twice {
+        Some((_, (name, _))) => Err(format!("it has the attribute {name:?} twice")),
+        None => Allow::from_attributes(attributes),
+    };
+    match read {
+        Ok(allow) => notes.allow.get_or_insert_default().push(allow),
+        Err(why) => not_understood(notes, why),
+    }
+}
+
+/// Nobody has more by it than by the other settings.
+fn not_understood(notes: &mut Notes, why: String) {
+    notes.allow.get_or_insert_default();
+    notes.bad_allow = Some(why);
 }
 
 #[cfg(test)]
@@ -407,6 +472,27 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_with_more_devices_than_any_guest_has_is_refused_with_their_number() {
+        let guest = |device: &str, count: usize| {
+            let devices = device.repeat(count);
+            Domain::parse(&format!(
+                "<domain><name>a</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><devices>{devices}</devices></domain>"
+            ))
+        };
+        for (device, what, most) in [
+            ("<serial type='pty'/>", "<serial> devices", 256),
+            ("<console type='pty'/>", "<console> devices", 256),
+            ("<graphics type='vnc'/>", "<graphics> devices", 256),
+            ("<disk/>", "devices", 8192),
+        ] {
+            assert!(guest(device, most).is_ok(), "{device}");
+            assert_eq!(guest(device, most + 1), Err(BadDomain::TooMany { what, there: most + 1, most }));
+        }
+        let why = guest("<serial type='pty'/>", 3000).unwrap_err().to_string();
+        assert!(why.starts_with("the domain has 3000 <serial> devices, and guests with more than 256"), "{why}");
+    }
+
+    #[test]
     fn a_name_is_text_whatever_it_holds() {
         let text =
             "<domain><name>&lt;img src=x&gt; 'q\" %n</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid></domain>";
@@ -426,6 +512,57 @@ mod tests {
         assert!(guest("<wired xmlns='urn:console-proxy:wiring:1'/>").wired);
         assert!(!guest("<wired xmlns='urn:console-proxy:1'/>").wired);
         assert_eq!(guest("<x:settings xmlns:x='urn:other' wire='no'/><settings wire='no'/>"), Notes::default());
+    }
+
+    #[test]
+    fn settings_count_wherever_their_namespace_is_declared() {
+        let closed = ["on-metadata", "on-domain", "default-namespace", "shadowed-prefix"];
+        for (case, is_closed) in closed.into_iter().map(|case| (case, true)).chain([("elsewhere", false)]) {
+            let file = format!("{}/tests/xml/settings/{case}-by-hand.xml", env!("CARGO_MANIFEST_DIR"));
+            let notes = Domain::parse(&std::fs::read_to_string(file).unwrap()).unwrap().notes;
+            let ann = Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap();
+            let allow = is_closed.then(|| vec![ann]);
+            assert_eq!((notes.no_wiring, notes.no_publishing, notes.allow), (is_closed, is_closed, allow), "{case}");
+        }
+    }
+
+    #[test]
+    fn settings_that_are_not_understood_close_the_guest() {
+        let guest = |inside: &str| {
+            let text = format!(
+                "<domain><name>a</name><uuid>b50bdc9f490b4b9b86417573c0eba77c</uuid><metadata xmlns:c='urn:console-proxy:1'>{inside}</metadata></domain>"
+            );
+            Domain::parse(&text).map(|domain| domain.notes)
+        };
+        let said = |inside: &str| {
+            let notes = guest(inside).unwrap();
+            (notes.no_wiring, notes.no_publishing, notes.allow.map(|all| all.len()), notes.bad_allow.is_some())
+        };
+        assert_eq!(said("<c:settings wire='No' publish=''/>"), (true, true, None, false));
+        assert_eq!(said("<c:settings wire='yes' publish='yes'/>"), (false, false, None, false));
+        assert_eq!(said("<c:settings c:wire='no'/>"), (true, false, None, false));
+        assert_eq!(said("<c:settings wire='n&#111;'/>"), (true, false, None, false));
+        assert_eq!(said("<c:settings wires='no'/>"), (false, false, Some(0), true));
+        assert_eq!(said("<c:setting publish='no'/>"), (false, false, Some(0), true));
+        assert_eq!(said("<c:settings><c:alow users='ann'/></c:settings>"), (false, false, Some(0), true));
+        assert_eq!(said("<c:settings><u:allow users='ann'/></c:settings>"), (false, false, Some(1), false));
+        assert_eq!(
+            said("<c:settings><c:allow users='ann' c:users='bob'/></c:settings>"),
+            (false, false, Some(0), true)
+        );
+        assert_eq!(
+            said("<c:settings><c:allow users='ann' u:mode='view'/></c:settings>"),
+            (false, false, Some(0), true)
+        );
+        assert_eq!(said("<c:settings wire='yes'/><c:settings wire='no'/>"), (true, false, None, false));
+        assert_eq!(
+            said("<c:settings><!-- <c:allow/> --><![CDATA[<c:allow/>]]></c:settings>"),
+            (false, false, None, false)
+        );
+        let twice = format!("<c:settings/></metadata><metadata>{}", "<x xmlns='urn:console-proxy:1'/>");
+        assert_eq!(guest(&twice), Err(BadDomain::Element("metadata", "is there twice")));
+        let undeclared = BadDomain::Element("metadata", "has a prefix that is declared nowhere");
+        assert_eq!(guest("<u:settings wire='no'/>"), Err(undeclared));
     }
 
     #[test]

@@ -2,16 +2,21 @@
 //!
 //! Reading never changes anything: an edit is a splice of the original text, so what this project
 //! does not understand (comments, foreign namespaces, quotes, entities) stays byte for byte.
-//! Knows XML, and nothing of what libvirt means by it.
+//! Namespaces are resolved by quick-xml. Knows XML, and nothing of what libvirt means by it.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{Namespace, NamespaceResolver, QName, ResolveResult};
 
 /// The largest document that is read. libvirt's own limit for a domain is far above what guests have.
 pub const LARGEST: usize = 4 << 20;
 const DEEPEST: usize = 128;
+/// The longest name of a namespace, in bytes: each element is compared with it.
+const LONGEST_NAMESPACE: usize = 1024;
 
 /// Why a text is not read as XML.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -51,12 +56,20 @@ pub struct Element {
     pub self_closing: bool,
     /// The name as written.
     name: Range<usize>,
-    /// In no namespace: where all of libvirt's own elements are.
-    plain: bool,
-    /// No default namespace is in force for what stands inside.
-    no_default: bool,
+    namespace: Scope,
     attributes: Vec<Attribute>,
     children: Vec<usize>,
+}
+
+/// What namespace a name is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In none: where all of libvirt's own elements are.
+    Plain,
+    /// In the namespace of this name.
+    Named(Arc<str>),
+    /// Its prefix is declared nowhere.
+    Undeclared,
 }
 
 /// An attribute's place: the whole `name='value'`, and the value between its quotes.
@@ -67,6 +80,7 @@ pub struct Attribute {
     /// Between the quotes, still escaped.
     pub raw: Range<usize>,
     name: Range<usize>,
+    namespace: Scope,
     value: String,
 }
 
@@ -94,22 +108,26 @@ impl<'t> Document<'t> {
         let mut reader = Reader::from_str(text);
         let mut elements: Vec<Element> = Vec::new();
         let mut open: Vec<usize> = Vec::new();
+        let mut scopes = Scopes::default();
         loop {
             let from = position(&reader);
             let event = reader.read_event().map_err(|why| malformed_or_truncated(&reader, text, &open, &why))?;
             let to = position(&reader);
             match event {
                 Event::Start(tag) => {
-                    let index = add(text, &mut elements, &open, from..to, &tag, false)?;
+                    let index = add(text, &mut elements, &open, &mut scopes, from..to, &tag)?;
                     open.push(index);
                     if open.len() > DEEPEST {
                         return Err(BadXml::TooLarge);
                     }
                 }
                 Event::Empty(tag) => {
-                    add(text, &mut elements, &open, from..to, &tag, true)?;
+                    let index = add(text, &mut elements, &open, &mut scopes, from..to, &tag)?;
+                    elements[index].self_closing = true;
+                    scopes.resolver.pop();
                 }
                 Event::End(_) => {
+                    scopes.resolver.pop();
                     let index = open.pop().ok_or_else(|| malformed(from, &"an end tag without its start"))?;
                     elements[index].content = elements[index].start_tag.end..from;
                     elements[index].span.end = to;
@@ -151,10 +169,28 @@ impl<'d> Node<'d> {
         &self.document.text[self.element().name.clone()]
     }
 
+    /// The name without its prefix.
+    #[must_use]
+    pub fn local_name(self) -> &'d str {
+        QName(self.name()).local_name().into_inner()
+    }
+
+    /// The namespace that the name is in, wherever it is declared.
+    #[must_use]
+    pub fn namespace(self) -> &'d Scope {
+        &self.element().namespace
+    }
+
+    /// Whether the name is in that namespace.
+    #[must_use]
+    pub fn is_in(self, namespace: &str) -> bool {
+        self.namespace().is(namespace)
+    }
+
     /// Whether this is libvirt's own element of that name: in no namespace.
     #[must_use]
     pub fn is(self, name: &str) -> bool {
-        self.element().plain && self.name() == name
+        *self.namespace() == Scope::Plain && self.name() == name
     }
 
     /// The child elements, in order.
@@ -186,10 +222,20 @@ impl<'d> Node<'d> {
         self.element().attributes.iter().find(|attribute| &text[attribute.name.clone()] == name)
     }
 
-    /// All attributes: names as written, and values.
-    pub fn attributes(self) -> impl Iterator<Item = (&'d str, &'d str)> {
+    /// The attributes in no namespace and in `namespace`, with their names in it and their values. Those of other
+    /// namespaces and declarations of namespaces are left out; one whose prefix is declared nowhere keeps it.
+    pub fn attributes_in(self, namespace: &str) -> impl Iterator<Item = (&'d str, &'d str)> {
         let text = self.document.text;
-        self.element().attributes.iter().map(|attribute| (&text[attribute.name.clone()], attribute.value.as_str()))
+        self.element().attributes.iter().filter_map(move |attribute| {
+            let name = QName(&text[attribute.name.clone()]);
+            let shown = match &attribute.namespace {
+                _ if name.as_namespace_binding().is_some() => return None,
+                Scope::Named(_) if !attribute.namespace.is(namespace) => return None,
+                Scope::Named(_) => name.local_name().into_inner(),
+                Scope::Plain | Scope::Undeclared => name.into_inner(),
+            };
+            Some((shown, attribute.value.as_str()))
+        })
     }
 
     /// The attribute that is written last.
@@ -220,11 +266,53 @@ impl<'d> Node<'d> {
             }
         }
     }
+}
 
-    /// The URI that `prefix` stands for on this very element, by its own declarations alone.
+impl Scope {
+    /// Whether it is the namespace of that name.
     #[must_use]
-    pub fn declares(self, prefix: &str) -> Option<&'d str> {
-        if prefix.is_empty() { self.attribute("xmlns") } else { self.attribute(&format!("xmlns:{prefix}")) }
+    pub fn is(&self, namespace: &str) -> bool {
+        matches!(self, Self::Named(name) if **name == *namespace)
+    }
+}
+
+/// The declarations in force, and each namespace's name once.
+#[derive(Default)]
+struct Scopes {
+    resolver: NamespaceResolver,
+    names: HashSet<Arc<str>>,
+}
+
+impl Scopes {
+    /// Takes in an element's own declarations. quick-xml takes their values as written: entities are resolved here.
+    fn enter(&mut self, tag: &BytesStart<'_>, at: usize) -> Result<(), BadXml> {
+        self.resolver.push(tag).map_err(|why| malformed(at, &why))?;
+        for attribute in tag.attributes() {
+            let attribute = attribute.map_err(|why| malformed(at, &why))?;
+            let Some(prefix) = attribute.key.as_namespace_binding() else { continue };
+            let name = quick_xml::escape::unescape(&attribute.value).map_err(|why| malformed(at, &why))?;
+            if name.len() > LONGEST_NAMESPACE {
+                return Err(BadXml::TooLarge);
+            }
+            if name != attribute.value {
+                self.resolver.add(prefix, Namespace(&name)).map_err(|why| malformed(at, &why))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, name: &str, is_element: bool) -> Scope {
+        let bound = match self.resolver.resolve(QName(name), is_element).0 {
+            ResolveResult::Unbound => return Scope::Plain,
+            ResolveResult::Unknown(_) => return Scope::Undeclared,
+            ResolveResult::Bound(Namespace(bound)) => bound,
+        };
+        if let Some(known) = self.names.get(bound) {
+            return Scope::Named(Arc::clone(known));
+        }
+        let name = Arc::<str>::from(bound);
+        self.names.insert(Arc::clone(&name));
+        Scope::Named(name)
     }
 }
 
@@ -232,13 +320,14 @@ fn add(
     text: &str,
     elements: &mut Vec<Element>,
     open: &[usize],
+    scopes: &mut Scopes,
     tag_at: Range<usize>,
     tag: &BytesStart<'_>,
-    self_closing: bool,
 ) -> Result<usize, BadXml> {
     if open.is_empty() && !elements.is_empty() {
         return Err(BadXml::SecondRoot);
     }
+    scopes.enter(tag, tag_at.start)?;
     let index = elements.len();
     let mut attributes = Vec::new();
     for attribute in tag.attributes() {
@@ -248,21 +337,18 @@ fn add(
         let raw = place(text, &attribute.value).ok_or_else(|| malformed(tag_at.start, &"a value out of place"))?;
         let value =
             quick_xml::escape::unescape(&attribute.value).map_err(|why| malformed(raw.start, &why))?.into_owned();
-        attributes.push(Attribute { span: name.start..raw.end + 1, raw, name, value });
+        let namespace = scopes.of(&text[name.clone()], false);
+        attributes.push(Attribute { span: name.start..raw.end + 1, raw, name, namespace, value });
     }
     let name = place(text, tag.name().as_ref()).ok_or_else(|| malformed(tag_at.start, &"a tag out of place"))?;
-    let own_default = attributes.iter().find(|attribute| &text[attribute.name.clone()] == "xmlns");
-    let inherited = open.last().is_none_or(|parent| elements[*parent].no_default);
-    let no_default = own_default.map_or(inherited, |attribute| attribute.value.is_empty());
-    let plain = no_default && !text[name.clone()].contains(':');
+    let namespace = scopes.of(&text[name.clone()], true);
     elements.push(Element {
         span: tag_at.clone(),
         content: tag_at.end..tag_at.end,
         start_tag: tag_at,
-        self_closing,
+        self_closing: false,
         name,
-        plain,
-        no_default,
+        namespace,
         attributes,
         children: Vec::new(),
     });
@@ -319,6 +405,52 @@ mod tests {
         let document = Document::parse(text).unwrap();
         assert!(document.root().first("devices").is_none());
         assert!(document.root().first("serial").is_none());
+    }
+
+    #[test]
+    fn a_namespace_counts_wherever_it_is_declared_and_whatever_its_prefix() {
+        let inside = |root: &str, element: &str| {
+            let text = format!("<r {root}>{element}</r>");
+            let document = Document::parse(&text).unwrap();
+            let node = document.root().children().next().unwrap();
+            (node.namespace().clone(), node.local_name().to_owned())
+        };
+        let (ours, plain) = (|| Scope::Named("urn:a".into()), Scope::Plain);
+        for (root, element, scope) in [
+            ("xmlns:p='urn:a'", "<p:x/>", ours()),
+            ("", "<p:x xmlns:p='urn:a'/>", ours()),
+            ("", "<x xmlns='urn:a'/>", ours()),
+            ("xmlns='urn:a'", "<x/>", ours()),
+            ("xmlns:p='urn:b'", "<p:x xmlns:p='urn:a'/>", ours()),
+            ("xmlns:p='urn:a'", "<p:x xmlns:p='urn:b'/>", Scope::Named("urn:b".into())),
+            ("xmlns:p='urn&#58;a'", "<p:x/>", ours()),
+            ("xmlns:p='urn:a'", "<x/>", plain.clone()),
+            ("xmlns='urn:a'", "<x xmlns=''/>", plain.clone()),
+            ("xmlns:p='urn:a '", "<p:x/>", Scope::Named("urn:a ".into())),
+            ("", "<p:x/>", Scope::Undeclared),
+            ("xmlns:p='urn:a'", "<p:x xmlns:p=''/>", Scope::Undeclared),
+        ] {
+            assert_eq!(inside(root, element), (scope, "x".to_owned()), "{root} {element}");
+        }
+        assert_eq!(inside("", "<p:x xmlns:p='urn:a'/><p:y/>").0, ours());
+        let document = Document::parse("<r><a xmlns:p='urn:a'/><p:b/></r>").unwrap();
+        assert_eq!(document.root().children().last().unwrap().namespace(), &Scope::Undeclared, "a sibling's is over");
+    }
+
+    #[test]
+    fn attributes_are_seen_in_no_namespace_and_in_the_one_that_was_asked_for() {
+        let text = "<r xmlns:o='urn:a' xmlns:f='urn:f' xmlns='urn:d' a='1' o:b='2' f:c='3' u:d='4'/>";
+        let document = Document::parse(text).unwrap();
+        let seen: Vec<_> = document.root().attributes_in("urn:a").collect();
+        assert_eq!(seen, [("a", "1"), ("b", "2"), ("u:d", "4")]);
+    }
+
+    #[test]
+    fn declarations_without_end_are_refused() {
+        let long = format!("<a xmlns='{}'/>", "u".repeat(LONGEST_NAMESPACE + 1));
+        assert_eq!(Document::parse(&long).unwrap_err(), BadXml::TooLarge);
+        let many: String = (0..200).map(|n| format!(" xmlns:p{n}='u'")).collect();
+        assert!(matches!(Document::parse(&format!("<a{many}/>")), Err(BadXml::Malformed { .. })));
     }
 
     #[test]

@@ -141,8 +141,7 @@ impl Note {
 }
 
 fn is_note(node: Node<'_>) -> bool {
-    let (prefix, local) = node.name().split_once(':').unwrap_or(("", node.name()));
-    local == "wired" && node.declares(prefix) == Some(WIRING_NAMESPACE)
+    node.is_in(WIRING_NAMESPACE) && node.local_name() == "wired"
 }
 
 /// Only a text that is one `<serial>` is ever put back: the note is part of a file that others edit.
