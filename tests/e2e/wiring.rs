@@ -421,6 +421,31 @@ fn an_owner_opts_out_in_the_metadata_and_keeps_what_else_is_there() {
 }
 
 #[test]
+fn settings_whose_namespace_is_declared_on_the_domain_keep_a_guest_closed() {
+    let guest = Guest::define("hoisted").with_vnc().blank().done();
+    wait_for_wiring(&guest);
+    let settings = "<metadata><cp:settings wire='no' publish='no'/></metadata>";
+    let definition = sh("console-proxy unwire --xml <(virsh dumpxml --inactive hoisted)");
+    let definition = definition.replacen("<domain ", "<domain xmlns:cp='urn:console-proxy:1' ", 1).replacen(
+        "</uuid>",
+        &format!("</uuid>{settings}"),
+        1,
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), definition).unwrap();
+    virsh(&format!("define {}", file.path().display()));
+    let stored = guest.definition();
+    assert!(stored.contains("<metadata xmlns:cp="), "libvirt has moved the declaration: {stored}");
+    assert!(sh("console-proxy wire hoisted").contains("wire='no'"));
+    wait_until("what was wired to be taken back", SOON, || wired_port(&guest.definition()).is_none());
+    guest.start();
+    let said = sh("console-proxy publish hoisted");
+    assert!(said.contains("left out"), "{said}");
+    assert_eq!(guest.listed(), None);
+    assert!(!crate::host::exists(&format!("/run/console-proxy/guests/{}/route.toml", guest.uuid())));
+}
+
+#[test]
 fn undefine_frees_the_slot_and_a_transient_guests_end_does() {
     let guest = Guest::define("undefined").with_vnc().blank().done();
     wait_for_wiring(&guest);
