@@ -1,14 +1,13 @@
 //! What each fuzz target does with its input, and what has to hold whatever that is. libFuzzer calls these
 //! (in the folder beside this), and so does tests/fuzz.rs, which is part of `make test`.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use console_proxy::edges::{broker_server, passing};
+use console_proxy::edges::broker_server::Channel;
+use console_proxy::edges::passing;
 use console_proxy::rules::config::Config;
 use console_proxy::rules::domain::Domain;
 use console_proxy::rules::forwarded::Forwarded;
@@ -281,24 +280,25 @@ fn frames_of(from: From, mut rest: &[u8]) -> (Stream, bool) {
 
 /// The bytes as a request, as an answer, and as the text of /proc/PID/cgroup.
 pub fn broker(data: &[u8]) {
-    let data = &data[..data.len().min(2 * broker::LONGEST_LINE)];
+    let data = &data[..data.len().min(2 * broker::LONGEST)];
     let send = || {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(data).unwrap();
+        let (ours, theirs) = passing::pair().unwrap();
+        passing::send(&theirs, data, &[]).unwrap();
         ours
     };
-    let line = |data: &[u8]| data.ends_with(b"\n") && data.len() <= broker::LONGEST_LINE;
-    if let Ok(Some(request)) = broker_server::read_request(&mut send(), Duration::from_secs(5)) {
-        assert!(line(data) && request.version == broker::VERSION);
-        let text = serde_json::to_vec(&request).unwrap();
-        assert!(
-            text.len() < broker::LONGEST_LINE && serde_json::from_slice::<broker::Request>(&text).unwrap() == request
-        );
+    if let Ok(Some(said)) = Channel::new(send()).unwrap().hear() {
+        assert!(data.len() <= broker::LONGEST);
+        let text = serde_json::to_vec(&said).unwrap();
+        assert!(text.len() < broker::LONGEST && serde_json::from_slice::<broker::Said>(&text).unwrap() == said);
     }
-    if let Ok((answer, descriptors)) = passing::receive(&send(), Instant::now() + Duration::from_secs(5)) {
-        assert!(line(data) && answer.version == broker::VERSION && descriptors.is_empty());
+    if let Ok((answer, descriptors)) = passing::receive(send(), Instant::now() + Duration::from_secs(5)) {
+        assert!(data.len() <= broker::LONGEST && descriptors.is_empty());
         let text = serde_json::to_vec(&answer).unwrap();
         assert_eq!(serde_json::from_slice::<broker::Answer>(&text).unwrap(), answer);
+    }
+    if let Ok(told) = serde_json::from_slice::<broker::Told>(data) {
+        let text = serde_json::to_vec(&told).unwrap();
+        assert_eq!(serde_json::from_slice::<broker::Told>(&text).unwrap(), told);
     }
     let text = String::from_utf8_lossy(data);
     for hierarchy in [broker::Hierarchy::Unified, broker::Hierarchy::Named] {

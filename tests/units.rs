@@ -50,6 +50,21 @@ fn sockets_of_proxies_carry_the_mark_that_the_guard_refuses() {
     assert!(socket.contains(&line), "console-proxy@.socket has no {}", line.trim());
 }
 
+#[test]
+fn a_proxy_may_shut_itself_in_and_never_listens() {
+    let text = fs::read_to_string(units().join("console-proxy@.service")).unwrap();
+    let calls = |kind: &str| -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix(kind)).flat_map(str::split_whitespace).collect()
+    };
+    let (allowed, refused) = (calls("SystemCallFilter="), calls("SystemCallFilter=~"));
+    for call in ["bind", "listen", "io_uring_setup", "io_uring_enter", "io_uring_register", "pidfd_getfd"] {
+        assert!(refused.contains(&call), "{call} is not refused");
+    }
+    for call in ["seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"] {
+        assert!(allowed.contains(&call) && !refused.contains(&call), "{call} is not allowed");
+    }
+}
+
 /// Each of these was missing once, in somebody's unit, and left a socket or path dead for good.
 #[test]
 fn no_unit_is_ever_refused_as_started_too_often() {

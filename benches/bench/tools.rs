@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use console_proxy::edges::{broker_server, caller, keys};
+use console_proxy::edges::broker_server::Channel;
+use console_proxy::edges::{caller, keys, passing};
+use console_proxy::rules::broker::{Refusal, Said};
 use console_proxy::rules::route::{Auth, Backend as RouteBackend, Route};
 use console_proxy::rules::ticket::{self, Claims, Mode, Pattern};
 use ring::signature::Ed25519KeyPair;
@@ -406,7 +408,7 @@ impl Broker {
         let socket = root.join("run/console-proxy/broker/socket");
         fs::create_dir_all(socket.parent().unwrap_or(root))?;
         let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+        let listener = passing::listen(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
         let route = Route::parse(&fs::read_to_string(route)?)?;
         let stop = Arc::<AtomicBool>::default();
         let stopping = Arc::clone(&stop);
@@ -416,27 +418,36 @@ impl Broker {
                 if !caller::wait(listener.as_fd(), PollFlags::IN, patience).unwrap_or(false) {
                     continue;
                 }
-                let Ok((mut stream, _)) = listener.accept() else { continue };
-                if let Err(why) = hand_over(&mut stream, &route) {
-                    eprintln!("bench: the broker's stand-in: {why:#}");
-                }
+                let Ok(socket) = rustix::net::accept(&listener) else { continue };
+                let route = route.clone();
+                std::thread::spawn(move || {
+                    if let Err(why) = hand_over(socket, &route) {
+                        eprintln!("bench: the broker's stand-in: {why:#}");
+                    }
+                });
             }
         });
         Ok(Self { stop, thread: Some(thread) })
     }
 }
 
-fn hand_over(stream: &mut UnixStream, route: &Route) -> Result<()> {
-    let request =
-        broker_server::read_request(stream, Duration::from_secs(5)).map_err(|why| anyhow::anyhow!("{why:?}"))?;
-    let Some(request) = request else { return Ok(()) };
-    let way = request.console.and_then(|console| route.way(console)).context("no such console")?;
-    let connected: OwnedFd = match way.raw.as_ref().or(way.websocket.as_ref()).context("no backend")? {
-        RouteBackend::Tcp(address, port) => std::net::TcpStream::connect((*address, *port))?.into(),
-        RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),
-        RouteBackend::Pty(_) | RouteBackend::Display(_) => bail!("this broker has ports and sockets alone"),
-    };
-    broker_server::grant(stream, Vec::new(), &[connected.as_fd()])?;
+fn hand_over(socket: OwnedFd, route: &Route) -> Result<()> {
+    let channel = Channel::new(socket)?;
+    let words = |refusal: Refusal| anyhow::anyhow!("{refusal}");
+    if channel.meet(Duration::from_secs(5)).map_err(words)?.is_none() {
+        return Ok(());
+    }
+    channel.greet(1)?;
+    while let Some(said) = channel.hear().map_err(words)? {
+        let Said::Ask(request) = said else { continue };
+        let way = request.console.and_then(|console| route.way(console)).context("no such console")?;
+        let connected: OwnedFd = match way.raw.as_ref().or(way.websocket.as_ref()).context("no backend")? {
+            RouteBackend::Tcp(address, port) => std::net::TcpStream::connect((*address, *port))?.into(),
+            RouteBackend::Unix(path) => UnixStream::connect(path)?.into(),
+            RouteBackend::Pty(_) | RouteBackend::Display(_) => bail!("this broker has ports and sockets alone"),
+        };
+        channel.grant(request.id, Vec::new(), &[connected.as_fd()])?;
+    }
     Ok(())
 }
 

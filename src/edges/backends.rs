@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::paths::Paths;
-use super::terminal;
+use super::{broker, terminal};
 use crate::rules::broker::{Kind, Refusal};
 use crate::rules::route::Backend;
 
@@ -24,34 +24,15 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// Kept for as long as a session uses its backend; dropped, a terminal's lock is given back.
+/// Kept for as long as a session uses its backend; dropped, a text console is given back.
 #[derive(Debug)]
 pub enum Lease {
     /// Nothing to give back.
     None,
     /// The lock itself.
     Terminal(terminal::Lock),
-    /// The connection to the broker, which holds the lock for as long as that is open.
-    Broker(UnixStream),
-}
-
-impl Lease {
-    /// Returns when the lease has ended by itself: the broker is gone, and with it the lock.
-    pub async fn ended(&self) {
-        if let Self::Broker(broker) = self {
-            let mut byte = [0];
-            loop {
-                if broker.readable().await.is_err() {
-                    return;
-                }
-                match broker.try_read(&mut byte) {
-                    Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return,
-                }
-            }
-        }
-        std::future::pending::<()>().await;
-    }
+    /// The broker's, which holds the lock.
+    Broker(broker::Lent),
 }
 
 impl Stream {

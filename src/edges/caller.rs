@@ -28,28 +28,22 @@ pub struct Caller {
     process: Arc<OwnedFd>,
 }
 
-/// Proxies that the system manager has vouched for. It is asked once per process, which takes
-/// milliseconds: while a process lives its pid is its own, and nobody but root changes its user or cgroup.
+/// Units that the system manager has vouched for, each with a process of it. While that one lives, and is asked for in
+/// the same cgroup and with the same user, the unit is the same, whichever of its processes asks: nobody but root
+/// changes a process' cgroup or user. Asking takes milliseconds, on a busy host seconds.
 #[derive(Debug, Default)]
-pub struct Known(Mutex<HashMap<u32, Caller>>);
+pub struct Known(Mutex<HashMap<(String, u32), Caller>>);
 
 impl Known {
     fn vouches_for(&self, caller: &Caller) -> bool {
-        let known = self.living();
-        known.get(&caller.pid).is_some_and(|known| (&known.path, known.uid) == (&caller.path, caller.uid))
+        self.living().contains_key(&(caller.path.clone(), caller.uid))
     }
 
     fn remember(&self, caller: &Caller) {
-        self.living().insert(caller.pid, caller.clone());
+        self.living().insert((caller.path.clone(), caller.uid), caller.clone());
     }
 
-    /// Whether none of them lives.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.living().is_empty()
-    }
-
-    fn living(&self) -> MutexGuard<'_, HashMap<u32, Caller>> {
+    fn living(&self) -> MutexGuard<'_, HashMap<(String, u32), Caller>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, caller| caller.is_alive());
         known
@@ -60,9 +54,9 @@ impl Caller {
     /// Finds out who connected; the error says why they are refused. The kernel says which process
     /// and user connected, its whole cgroup says which unit it is, and the system manager says which
     /// user it gave that unit, and where that unit is.
-    pub fn of(stream: &UnixStream, known: &Known) -> Result<Self, String> {
+    pub fn of(socket: impl AsFd, known: &Known) -> Result<Self, String> {
         let peer =
-            rustix::net::sockopt::socket_peercred(stream).map_err(|why| format!("the caller is not known: {why}"))?;
+            rustix::net::sockopt::socket_peercred(socket).map_err(|why| format!("the caller is not known: {why}"))?;
         // Held from here on: while it names a living process, the pid cannot be another's.
         let process = pidfd_open(peer.pid, PidfdFlags::empty()).map_err(|why| format!("the caller has gone: {why}"))?;
         let pid = Pid::as_raw(Some(peer.pid)).unsigned_abs();
@@ -103,6 +97,18 @@ impl Caller {
     pub fn is_alive(&self) -> bool {
         // A pidfd becomes readable when its process ends.
         matches!(wait((*self.process).as_fd(), PollFlags::IN, Duration::ZERO), Ok(false))
+    }
+
+    /// Waits until there is something to read, or the process has ended; `false` where it has.
+    pub fn wait_for(&self, socket: impl AsFd) -> bool {
+        let mut both = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&*self.process, PollFlags::IN)];
+        loop {
+            match poll(&mut both, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+                Ok(_) => return both[1].revents().is_empty(),
+            }
+        }
     }
 
     /// Whether it speaks of the guest that it is there for; the error says how not.
@@ -148,18 +154,6 @@ pub fn read_line(stream: &mut UnixStream, longest: usize, patience: Duration) ->
         }
     }
     Ok(Some(line))
-}
-
-/// Waits until the caller closes its side, or ends.
-pub fn wait_for_close(stream: &UnixStream, caller: &Caller) {
-    let mut both =
-        [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP), PollFd::new(&*caller.process, PollFlags::IN)];
-    loop {
-        match poll(&mut both, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
 }
 
 /// Whether a descriptor becomes ready in that time.

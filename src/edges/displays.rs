@@ -8,7 +8,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -70,11 +69,11 @@ impl Displays {
         }
     }
 
-    fn start(&self, guest: &Uuid, index: u32) -> io::Result<(Child, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair()?;
+    fn start(&self, guest: &Uuid, index: u32) -> io::Result<(Child, OwnedFd)> {
+        let (ours, theirs) = passing::pair()?;
         let mut command = Command::new(&self.program);
         // What the system manager told the broker is not for this one.
-        command.env_clear().args(["display", guest.as_str(), &index.to_string()]).stdin(OwnedFd::from(theirs));
+        command.env_clear().args(["display", guest.as_str(), &index.to_string()]).stdin(theirs);
         let child = command.spawn().map_err(|why| {
             io::Error::new(why.kind(), format!("{} cannot be started: {why}", self.program.display()))
         })?;
@@ -119,10 +118,10 @@ fn see_out(mut child: Child, turn: Turn) {
 
 /// By the program that was started: sends the descriptor, or the refusal, to standard input.
 pub fn answer(opened: Result<OwnedFd, Refusal>) -> io::Result<()> {
-    let mut broker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let broker = broker_server::Channel::new(io::stdin().as_fd().try_clone_to_owned()?)?;
     match opened {
-        Ok(descriptor) => broker_server::grant(&mut broker, Vec::new(), &[descriptor.as_fd()]),
-        Err(refusal) => broker_server::refuse(&mut broker, refusal),
+        Ok(descriptor) => broker.grant(0, Vec::new(), &[descriptor.as_fd()]),
+        Err(refusal) => broker.refuse(0, refusal),
     }
 }
 
@@ -151,14 +150,14 @@ mod tests {
     #[test]
     fn what_the_program_says_is_the_answer_and_its_silence_is_a_failure() {
         let folder = tempfile::tempdir().unwrap();
-        let answer = r#"{"version":1,"refusal":{"kind":"silent","words":"busy"}}"#;
+        let answer = r#"{"answer":{"id":0,"refusal":{"kind":"silent","words":"busy"}}}"#;
         let why = displays(&folder, &format!("echo '{answer}' >&0")).open(&guest(1), 0, LONG).unwrap_err();
         assert_eq!(why, Refusal::new(Kind::Silent, "busy"));
         for (script, words) in [
             ("exit 0", "failed"),
             ("echo nonsense >&0", "failed"),
-            (r#"echo '{"version":1}' >&0"#, "libvirt sent no descriptor"),
-            (r#"echo '{"version":2}' >&0"#, "another version"),
+            (r#"echo '{"answer":{"id":0}}' >&0"#, "libvirt sent no descriptor"),
+            (r#"echo '{"greeting":{"version":2,"turn":1}}' >&0"#, "it is no answer"),
         ] {
             let why = displays(&folder, script).open(&guest(1), 3, LONG).unwrap_err();
             assert!(why.kind == Kind::Refused && why.words.starts_with("display:3: "), "{script}: {why:?}");
@@ -173,7 +172,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let go = folder.path().join("go");
         let script = format!(
-            "case $2 in 00000001*) until [ -e {} ]; do sleep 0.05; done;; esac; echo '{{\"version\":1}}' >&0",
+            "case $2 in 00000001*) until [ -e {} ]; do sleep 0.05; done;; esac; echo '{{\"answer\":{{\"id\":0}}}}' >&0",
             go.display()
         );
         let displays = displays(&folder, &script);

@@ -64,6 +64,12 @@ pub fn open(number: u32, expected: Option<&Terminal>) -> Result<OwnedFd, Refusal
     Ok(terminal)
 }
 
+/// Opens `/dev/pts/N` to look at it, and changes nothing.
+pub fn look_at(number: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(format!("/dev/pts/{number}"), flags, Mode::empty())?)
+}
+
 /// libvirt's lock of a terminal; dropped, it is given back.
 #[derive(Debug)]
 pub struct Lock {
@@ -130,6 +136,12 @@ pub fn locks_of(paths: &Paths, pid: u32) -> Vec<(u32, Lock)> {
     let number = |file: &fs::DirEntry| file.file_name().to_str()?.strip_prefix("LCK.._pts_")?.parse().ok();
     let named = files.filter_map(|file| Some((number(&file)?, file.path())));
     named.filter(|(_, path)| holder(path) == Some(pid)).map(|(number, path)| (number, Lock { path, pid })).collect()
+}
+
+/// The living process that has the lock of a terminal, if there is one.
+#[must_use]
+pub fn living_holder(paths: &Paths, number: u32) -> Option<u32> {
+    holder(&lock_path(paths, number)).filter(|holder| is_alive(*holder))
 }
 
 fn lock_path(paths: &Paths, number: u32) -> PathBuf {

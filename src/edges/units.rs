@@ -91,6 +91,11 @@ pub fn stop(guests: &[Uuid]) -> Result<()> {
     verb("stop", guests)
 }
 
+/// Kills all processes of a guest's proxy, as its watchdog does.
+pub fn kill(unit: &str) -> Result<()> {
+    systemctl(&["kill", "--signal=SIGKILL", "--", unit]).map(drop)
+}
+
 /// Forgets that they failed.
 pub fn reset_failed(guests: &[Uuid]) -> Result<()> {
     verb("reset-failed", guests)

@@ -20,12 +20,13 @@ use super::past::Past;
 use super::recorder::{Order, Recorder};
 use super::spice::Spice;
 use crate::edges::backends::{self, Lease, Stream};
+use crate::edges::broker::Channel;
 use crate::edges::http::Asked;
 use crate::edges::paths::Paths;
 use crate::edges::publish::now;
 use crate::edges::sessions::{Id, Store};
 use crate::edges::web::Shelf;
-use crate::edges::{auth, broker, files, issuers, line, logs, recordings, revoked, tls};
+use crate::edges::{auth, files, issuers, line, logs, recordings, revoked, tls};
 use crate::rules::auth::{Answer, Question, Request, VERSION};
 use crate::rules::broker::{Kind, Part, Refusal};
 use crate::rules::config::Config;
@@ -37,12 +38,18 @@ use crate::rules::session::Session;
 use crate::rules::ticket::{self, BadTicket, Claims, Mode};
 
 /// How backends are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Opener {
     /// By the broker: under systemd.
-    Broker,
+    Broker(Channel),
     /// From here: by hand.
     Direct,
+}
+
+impl Opener {
+    fn is_by_hand(&self) -> bool {
+        matches!(self, Self::Direct)
+    }
 }
 
 /// A guest and everything that its proxy needs.
@@ -116,9 +123,9 @@ impl Guest {
         let file = &self.route_file;
         let text = files::read(file, 1 << 20).with_context(|| format!("cannot read {}", file.display()))?;
         let Some(text) = text else { return Ok(None) };
-        let parse = if self.opener == Opener::Direct { Route::parse_by_hand } else { Route::parse };
+        let parse = if self.opener.is_by_hand() { Route::parse_by_hand } else { Route::parse };
         let route = parse(&text).with_context(|| file.display().to_string())?;
-        if route.auth == Auth::None && self.opener == Opener::Broker {
+        if route.auth == Auth::None && !self.opener.is_by_hand() {
             bail!("{}: auth = \"none\" counts in a hand-written route alone", file.display());
         }
         self.last_route.replace(Some(route.clone()));
@@ -128,7 +135,7 @@ impl Guest {
     /// Whether nobody has to show a right: with `auth = "none"` in a route by hand.
     pub(super) fn is_open_to_all(&self) -> bool {
         let route = || self.route().ok().flatten().or_else(|| self.last_route());
-        self.opener == Opener::Direct && route().is_some_and(|route| route.auth == Auth::None)
+        self.opener.is_by_hand() && route().is_some_and(|route| route.auth == Auth::None)
     }
 
     /// The route as it was when it could be read last.
@@ -193,7 +200,7 @@ impl Guest {
     /// Whether users of this host may log in: by hand nobody is there to ask about them.
     #[must_use]
     pub fn takes_passwords(&self) -> bool {
-        self.opener == Opener::Broker && self.config().access.passwords
+        !self.opener.is_by_hand() && self.config().access.passwords
     }
 
     /// Asks this host about one of its users; an error: why there is no answer, in words.
@@ -211,7 +218,10 @@ impl Guest {
 
     async fn ask_auth_once(&self, request: &Request) -> Result<Answer, Unanswered> {
         let patience = self.config().proxy.connect_timeout;
-        let connection = broker::login(&self.paths.broker_socket(), &request.guest, patience).await;
+        let Opener::Broker(broker) = &self.opener else {
+            return Err(Unanswered::Failed("nobody is asked by hand".to_owned()));
+        };
+        let connection = broker.login(&request.guest, patience).await;
         let connection = connection.map_err(|why| match why.kind {
             Kind::Busy => Unanswered::TurnedAway(why.words),
             _ => Unanswered::Failed(why.words),
@@ -302,8 +312,8 @@ impl Guest {
         let (guest, uuid, name) = (self.clone(), route.uuid.clone(), route.name.clone());
         let create = async move || {
             let patience = guest.config().proxy.connect_timeout;
-            match guest.opener {
-                Opener::Broker => broker::recording(&guest.paths.broker_socket(), &uuid, console, patience).await,
+            match &guest.opener {
+                Opener::Broker(broker) => broker.recording(&uuid, console, patience).await,
                 Opener::Direct => recordings::create(&guest.paths, &uuid, &name, console, now())
                     .map_err(|why| Refusal::new(Kind::Refused, format!("cannot make a file: {why}"))),
             }
@@ -325,10 +335,10 @@ impl Guest {
     }
 
     fn opener(&self, route: &Route) -> LogOpener {
-        match self.opener {
+        match &self.opener {
             Opener::Direct => LogOpener::Direct(self.paths.clone()),
-            Opener::Broker => LogOpener::Broker {
-                socket: self.paths.broker_socket(),
+            Opener::Broker(broker) => LogOpener::Broker {
+                broker: broker.clone(),
                 uuid: route.uuid.clone(),
                 patience: self.config().proxy.connect_timeout,
             },
@@ -338,11 +348,9 @@ impl Guest {
     async fn connect(&self, route: &Route, way: &Way, part: Part) -> Result<(OwnedFd, Lease), Refusal> {
         let backend = backend(way, part)?;
         let patience = self.config().proxy.connect_timeout;
-        match self.opener {
+        match &self.opener {
             Opener::Direct => backends::connect(&self.paths, backend, patience).await,
-            Opener::Broker => {
-                broker::open(&self.paths.broker_socket(), &route.uuid, way.console, part, backend, patience).await
-            }
+            Opener::Broker(broker) => broker.open(&route.uuid, way.console, part, backend, patience).await,
         }
     }
 }
@@ -377,16 +385,14 @@ struct LogFiles {
 
 enum LogOpener {
     Direct(Paths),
-    Broker { socket: PathBuf, uuid: Uuid, patience: Duration },
+    Broker { broker: Channel, uuid: Uuid, patience: Duration },
 }
 
 impl Files for LogFiles {
     async fn open(&self) -> Result<Vec<logs::Numbered>, Refusal> {
         match &self.guest {
             LogOpener::Direct(paths) => logs::open(paths, &self.log),
-            LogOpener::Broker { socket, uuid, patience } => {
-                broker::open_log(socket, uuid, self.console, *patience).await
-            }
+            LogOpener::Broker { broker, uuid, patience } => broker.open_log(uuid, self.console, *patience).await,
         }
     }
 }

@@ -154,8 +154,10 @@ async fn serve(shared: Rc<Shared>, line: impl Line, lease: Lease, typed: mpsc::R
         end = shared.read(&line) => end,
         end = shared.write(&line, typed) => end,
         end = shared.left_alone() => end,
-        () = lease.ended() => End::BackendGone("the console broker has gone".to_owned()),
     };
+    // The port is closed before it is given back.
+    drop(line);
+    drop(lease);
     *shared.over.borrow_mut() = Some(end);
     shared.grown.notify_waiters();
 }

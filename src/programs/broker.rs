@@ -1,44 +1,41 @@
 //! `console-proxy-broker`: hands the proxy of a guest connected descriptors of that guest's backends.
-//! Root, socket-activated, a thread per caller, gone when nobody called for a while.
+//! Root, socket-activated, a thread for each proxy's channel, gone when there was none for a while.
 
+mod channel;
 mod grant;
+mod lent;
 mod served;
+mod watch;
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::PollFlags;
+use rustix::net::SocketFlags;
 
-use self::grant::{connect_unix, grant, warn_unguarded};
-use crate::edges::broker_server;
-use crate::edges::caller::{self, Caller, Known};
+use self::channel::{Origin, UnderWay};
+use self::watch::Watches;
+use crate::edges::broker_server::Channel;
+use crate::edges::caller::{self, Known};
 use crate::edges::displays::Displays;
+use crate::edges::journal;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{introduction, journal};
-use crate::rules::broker::{Kind, Part, Refusal, Request};
+use crate::rules::bucket::Bucket;
 
-/// The broker ends when no proxy lives, and nobody was connected, for this time.
+/// The broker ends when there was no channel for this time.
 const IDLE: Duration = Duration::from_secs(60);
-/// A whole request must have come by then.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Callers at once, and of one user: a proxy needs one per serial port, one for each question about a user, and one
-/// more for a moment.
-const MOST: usize = 512;
-const MOST_OF_ONE: usize = 64;
-/// Of those, questions about users: 16 passwords, and looks at who is there.
-const MOST_QUESTIONS: usize = 32;
-/// Between two words to the journal about callers that are too many.
+/// Channels at once; systemd keeps as many (`FileDescriptorStoreMax=`).
+const MOST: usize = 1024;
+/// A user, which is a guest's proxy, may open one channel at a time: so many in a row, and then so many a second.
+const BURST: u32 = 8;
+const A_SECOND: u32 = 1;
+/// Between two words to the journal about connections that are too many.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
-/// A question takes its place for so long at least: each has the system manager start a process.
-const QUESTION: Duration = Duration::from_secs(1);
-/// And no longer than that; its unit is ended by then (`RuntimeMaxSec=`).
-const LONGEST_QUESTION: Duration = Duration::from_secs(32);
 
 /// Runs the program.
 #[must_use]
@@ -54,26 +51,44 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let mut sockets = systemd::inherited().context("cannot use the socket that systemd passed")?;
-    let Some(Inherited::Unix(listener)) = sockets.pop() else {
-        bail!("systemd passed no unix socket: start console-proxy-broker.socket");
+    let (mut listener, mut kept) = (None, Vec::new());
+    for socket in systemd::inherited().context("cannot use the socket that systemd passed")? {
+        match socket {
+            Inherited::Packets(socket) => listener = Some(socket),
+            Inherited::Stored(name, socket) => kept.push((name, socket)),
+            Inherited::Tcp(_) | Inherited::Unix(_) => {}
+        }
+    }
+    let Some(listener) = listener else {
+        bail!("systemd passed no socket of ours: start console-proxy-broker.socket");
     };
-    let callers = Callers::new(MOST_OF_ONE);
     let server = Server {
         paths: Paths::from_environment(),
         displays: Displays::default(),
         known: Arc::default(),
-        questions: Callers::new(MOST_QUESTIONS),
+        under_way: UnderWay::default(),
+        channels: UnderWay::default(),
+        watches: Watches::default(),
     };
+    let (watches, paths) = (server.watches.clone(), server.paths.clone());
+    std::thread::Builder::new().stack_size(256 << 10).spawn(move || watches.run(&paths))?;
+    let mut gate = Gate::new();
+    for (name, socket) in kept {
+        adopt(&server, &mut gate, name, socket);
+    }
     systemd::ready();
+    serve(&server, &listener, &mut gate)
+}
+
+fn serve(server: &Server, listener: &OwnedFd, gate: &mut Gate) -> Result<()> {
     let turn = systemd::watchdog_interval().unwrap_or(IDLE).min(IDLE);
-    let (mut idle_since, mut told) = (Instant::now(), None);
+    let mut idle_since = Instant::now();
     loop {
         systemd::alive();
         if caller::wait(listener.as_fd(), PollFlags::IN, turn).context("cannot wait for callers")? {
-            accept(&listener, &server, &callers, &mut told);
+            accept(listener, server, gate);
             idle_since = Instant::now();
-        } else if !callers.is_empty() || !server.known.is_empty() {
+        } else if server.channels.any() {
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= IDLE {
             return Ok(());
@@ -81,152 +96,159 @@ fn run() -> Result<()> {
     }
 }
 
-/// What each caller's thread has a share in.
+/// What each channel's thread has a share in.
 #[derive(Clone)]
 struct Server {
     paths: Paths,
     displays: Displays,
     known: Arc<Known>,
-    questions: Callers,
+    under_way: UnderWay,
+    watches: Watches,
+    channels: UnderWay,
 }
 
-fn accept(listener: &UnixListener, server: &Server, callers: &Callers, told: &mut Option<Instant>) {
-    let stream = match listener.accept() {
-        Ok((stream, _)) => stream,
-        Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => return,
+/// Goes on with a channel that an earlier broker had.
+fn adopt(server: &Server, gate: &mut Gate, name: String, socket: OwnedFd) {
+    let uid = uid_of(&socket);
+    match (Channel::new(socket).map(Arc::new), server.channels.seat(MOST)) {
+        (Ok(channel), Some(seat)) => {
+            gate.enter(uid, &channel);
+            channel::start(server, &channel, Origin::Kept(name), seat);
+        }
+        (channel, _) => {
+            tracing::warn!("cannot go on with the channel {name}: {:?}", channel.err());
+            systemd::forget(&name);
+        }
+    }
+}
+
+fn accept(listener: &OwnedFd, server: &Server, gate: &mut Gate) {
+    let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+        Ok(socket) => socket,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
         Err(why) => {
             tracing::warn!("cannot accept a caller: {why}");
             std::thread::sleep(Duration::from_millis(200));
             return;
         }
     };
-    let uid = rustix::net::sockopt::socket_peercred(&stream).map_or(u32::MAX, |peer| peer.uid.as_raw());
-    let Some(seat) = callers.seat(uid) else {
-        if told.is_none_or(|last| last.elapsed() >= IN_BETWEEN) {
-            tracing::warn!(uid, "uid {uid} has too many connections to the broker");
-            *told = Some(Instant::now());
-        }
-        return;
+    let uid = uid_of(&socket);
+    let Some(seat) = gate.admits(uid).then(|| server.channels.seat(MOST)).flatten() else {
+        return gate.turn_away(uid);
     };
-    let server = server.clone();
-    let spawned = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
-        let _seat = seat;
-        serve(&server, stream);
-    });
-    if let Err(why) = spawned {
-        tracing::warn!("cannot serve a caller: {why}");
+    match Channel::new(socket).map(Arc::new) {
+        Ok(channel) => {
+            gate.enter(uid, &channel);
+            channel::start(server, &channel, Origin::New, seat);
+        }
+        Err(why) => tracing::warn!("cannot serve a caller: {why}"),
     }
 }
 
-fn serve(server: &Server, mut stream: UnixStream) {
-    if stream.set_nonblocking(false).is_err() {
-        return;
+/// As the kernel knows it: whoever connected, at that time.
+fn uid_of(socket: &OwnedFd) -> u32 {
+    rustix::net::sockopt::socket_peercred(socket).map_or(u32::MAX, |peer| peer.uid.as_raw())
+}
+
+/// Who may open a channel. It is here that a flood of connections ends, at the cost of looking at a number.
+#[derive(Debug)]
+struct Gate {
+    users: HashMap<u32, User>,
+    began: Instant,
+    /// When the journal was told of those who were turned away, and how many were since.
+    told: Option<Instant>,
+    turned_away: u64,
+}
+
+#[derive(Debug)]
+struct User {
+    channel: Weak<Channel>,
+    pace: Bucket,
+}
+
+impl User {
+    fn has_channel(&self) -> bool {
+        self.channel.upgrade().is_some_and(|channel| !channel.has_ended())
     }
-    let paths = &server.paths;
-    let granted = match identify(&server.known, &mut stream) {
-        Ok(Some((caller, Request { part: Part::Login, .. }))) => return question(server, &caller, &mut stream),
-        Ok(Some((caller, request))) => {
-            grant(paths, &server.displays, &caller, &request).map(|granted| (caller, granted))
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { users: HashMap::new(), began: Instant::now(), told: None, turned_away: 0 }
+    }
+
+    fn admits(&mut self, uid: u32) -> bool {
+        let now = self.began.elapsed();
+        if self.users.len() >= 2 * MOST {
+            self.users.retain(|_, user| user.has_channel() || !user.pace.is_full(now));
         }
-        Ok(None) => return,
-        Err(refusal) => Err(refusal),
-    };
-    match granted {
-        Ok((caller, granted)) => {
-            let descriptors: Vec<_> = granted.descriptors.iter().map(AsFd::as_fd).collect();
-            if broker_server::grant(&mut stream, granted.files, &descriptors).is_err() {
-                return;
-            }
-            drop(granted.descriptors);
-            if let Some(port) = granted.guarded {
-                warn_unguarded(paths, port);
-            }
-            if granted.lock.is_some() {
-                caller::wait_for_close(&stream, &caller);
-            }
-        }
-        Err(refusal) => {
-            if refusal.kind == Kind::Denied {
-                tracing::warn!("refused a caller: {refusal}");
-            } else {
-                tracing::info!("{refusal}");
-            }
-            let _ = broker_server::refuse(&mut stream, refusal);
+        let user = self.users.entry(uid);
+        let user = user.or_insert_with(|| User { channel: Weak::new(), pace: Bucket::new(BURST, A_SECOND) });
+        !user.has_channel() && user.pace.take(now)
+    }
+
+    fn enter(&mut self, uid: u32, channel: &Arc<Channel>) {
+        let user = self.users.entry(uid);
+        let user = user.or_insert_with(|| User { channel: Weak::new(), pace: Bucket::new(BURST, A_SECOND) });
+        user.channel = Arc::downgrade(channel);
+    }
+
+    fn turn_away(&mut self, uid: u32) {
+        self.turned_away += 1;
+        if self.told.is_none_or(|last| last.elapsed() >= IN_BETWEEN) {
+            let n = self.turned_away;
+            tracing::warn!(
+                uid,
+                "uid {uid} has its channel to the broker, or asks for one too often: {n} connections turned away"
+            );
+            (self.told, self.turned_away) = (Some(Instant::now()), 0);
         }
     }
 }
 
-/// Gives a proxy a connection to `console-proxy-auth`, for one question. It takes one of the proxy's places until it is
-/// answered, so that no proxy keeps others from asking.
-fn question(server: &Server, caller: &Caller, stream: &mut UnixStream) {
-    let began = Instant::now();
-    let Some(_seat) = server.questions.seat(caller.uid) else {
-        let words = "too many questions about users of this guest are being answered";
-        let _ = broker_server::refuse(stream, Refusal::new(Kind::Busy, words));
-        return;
-    };
-    let connected = connect_unix(&server.paths.auth_socket().to_string_lossy(), PATIENCE)
-        .and_then(|connection| introduction::introduce(&connection, &caller.guest).map(|asked| (connection, asked)));
-    match connected {
-        Ok((connection, asked)) => {
-            let granted = broker_server::grant(stream, Vec::new(), &[connection.as_fd()]);
-            drop(connection);
-            if granted.is_ok() {
-                asked.wait(LONGEST_QUESTION);
-            }
-        }
-        Err(why) => {
-            tracing::error!("console-proxy-auth is not reached: {why}");
-            let _ = broker_server::refuse(stream, Refusal::new(Kind::Refused, format!("console-proxy-auth: {why}")));
-        }
-    }
-    std::thread::sleep(QUESTION.saturating_sub(began.elapsed()));
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::passing;
 
-/// Who calls, and what for; `None` where they only wanted to be known.
-fn identify(known: &Known, stream: &mut UnixStream) -> Result<Option<(Caller, Request)>, Refusal> {
-    let denied = |words: String| Refusal::new(Kind::Denied, words);
-    let caller = Caller::of(stream, known).map_err(denied)?;
-    let Some(request) = broker_server::read_request(stream, PATIENCE)? else { return Ok(None) };
-    caller.speaks_of(&request.guest).map_err(denied)?;
-    Ok(Some((caller, request)))
-}
-
-/// How many connections each user has, and may have.
-#[derive(Clone, Debug)]
-struct Callers(Arc<Mutex<HashMap<u32, usize>>>, usize);
-
-struct Seat(Callers, u32);
-
-impl Callers {
-    fn new(most_of_one: usize) -> Self {
-        Self(Arc::default(), most_of_one)
+    fn channel() -> (Arc<Channel>, OwnedFd) {
+        let (ours, theirs) = passing::pair().unwrap();
+        (Arc::new(Channel::new(ours).unwrap()), theirs)
     }
 
-    fn seat(&self, uid: u32) -> Option<Seat> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = all.values().sum();
-        let one = all.entry(uid).or_default();
-        if total >= MOST || *one >= self.1 {
-            return None;
-        }
-        *one += 1;
-        Some(Seat(self.clone(), uid))
+    #[test]
+    fn a_user_has_one_channel_and_the_next_when_that_has_ended() {
+        let mut gate = Gate::new();
+        let (one, theirs) = channel();
+        assert!(gate.admits(1));
+        gate.enter(1, &one);
+        assert!(!gate.admits(1) && gate.admits(2));
+        drop(theirs);
+        assert!(gate.admits(1), "the proxy has ended, whether its thread has noticed or not");
+        let (two, _theirs) = channel();
+        gate.enter(1, &two);
+        assert!(!gate.admits(1));
+        drop(two);
+        assert!(gate.admits(1));
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    #[test]
+    fn who_opens_and_closes_channels_without_end_is_turned_away() {
+        let mut gate = Gate::new();
+        let admitted = (0..1000).filter(|_| gate.admits(1)).count();
+        assert!((BURST as usize..BURST as usize + 20).contains(&admitted), "{admitted}");
+        assert!(gate.admits(2), "and nobody else");
+        gate.began -= Duration::from_secs(2);
+        assert!(gate.admits(1), "after a while again");
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(one) = all.get_mut(&self.1) {
-            *one -= 1;
-            if *one == 0 {
-                all.remove(&self.1);
-            }
+    #[test]
+    fn users_who_have_gone_are_forgotten() {
+        let mut gate = Gate::new();
+        for uid in 0..10 * MOST as u32 {
+            gate.began -= Duration::from_millis(10);
+            gate.admits(uid);
         }
+        assert!(gate.users.len() <= 2 * MOST + 1, "{}", gate.users.len());
     }
 }

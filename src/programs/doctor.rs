@@ -16,7 +16,9 @@ use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
 use crate::edges::processes::{NotHeld, Process};
 use crate::edges::revoked::Watched;
-use crate::edges::{claims, files, host, issuers, keys, nft, ports, publish, sock_diag, ssh, terminal, tls, units};
+use crate::edges::{
+    cage, claims, files, host, issuers, keys, nft, ports, publish, sock_diag, ssh, terminal, tls, units,
+};
 use crate::rules::config::Config;
 use crate::rules::domain::{BadDomain, Domain, Listen, Source};
 use crate::rules::guest::printable;
@@ -69,6 +71,7 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     hook(&mut findings);
     manager(&mut findings);
     let guarded = guard(paths, &mut findings);
+    cages(&mut findings);
     certificate(paths, &config, &mut findings);
     tickets(paths, &mut findings);
     pam(paths, &mut findings);
@@ -97,6 +100,21 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     }
     sockets(paths, &routes, &mut findings);
     print(&findings, out)
+}
+
+/// What this kernel has of what proxies forbid themselves by.
+fn cages(findings: &mut Vec<Finding>) {
+    if !cage::has_filters() {
+        findings.push(Fault(
+            "this kernel has no filters of system calls: no proxy serves without one".to_owned(),
+            "boot a kernel with CONFIG_SECCOMP_FILTER".to_owned(),
+        ));
+        return;
+    }
+    findings.push(match cage::Landlock::offered().missing() {
+        None => Good("proxies are kept from the network by Landlock and by a filter of system calls".to_owned()),
+        Some(missing) => Advice(missing.to_owned()),
+    });
 }
 
 fn print(findings: &[Finding], out: &mut dyn Write) -> Result<ExitCode> {

@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::edges::broker::Channel;
 use crate::edges::paths::Paths;
 use crate::edges::systemd::{self, Inherited};
-use crate::edges::{broker, files, journal, keys, tls};
+use crate::edges::{cage, files, journal, keys, tls};
 use crate::flow::guest::{Guest, Opener};
 use crate::flow::server::{self, Ended, Listener};
 use crate::rules::guest::Uuid;
@@ -81,18 +82,16 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let paths = Paths::from_environment();
     let config = files::config(&paths)?;
-    if arguments.guest.is_some() {
-        // While the first client shakes hands the broker finds out who we are.
-        let socket = paths.broker_socket();
-        tokio::task::spawn_local(async move { broker::greet(&socket).await });
-        tokio::task::yield_now().await;
-    }
+    let mut broker = None;
     let (guest, listeners, idle) = match (&arguments.guest, &arguments.listen, &arguments.route) {
         (Some(uuid), ..) => {
             let listeners = inherited()?;
+            // While the first client shakes hands the broker finds out who we are.
+            let channel = broker.insert(Channel::connect(&paths.broker_socket()).await);
             let server =
                 tls::Server::load(&paths.below_root(&config.tls.certificate), &paths.below_root(&config.tls.key))?;
-            let guest = Guest::new(paths.clone(), paths.route(uuid), config, Some(server), Opener::Broker);
+            let guest =
+                Guest::new(paths.clone(), paths.route(uuid), config, Some(server), Opener::Broker(channel.clone()));
             (guest, listeners, true)
         }
         (None, Some(listen), Some(route)) => by_hand(&arguments, paths, config, listen, route).await?,
@@ -102,11 +101,14 @@ async fn run(arguments: Arguments) -> Result<()> {
     // A guest that has stopped since has no route: whoever connects is told so.
     let name = guest.route().ok().flatten().map_or_else(|| "the guest".to_owned(), |route| route.name);
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    if arguments.guest.is_some() {
+        shut_in()?;
+    }
     systemd::ready();
     tell(&guest, &name);
     let telling = tokio::task::spawn_local(keep_telling(guest.clone(), name.clone()));
     let stop = async {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, () = of_no_use(&guest, broker) => {} }
     };
     let ended = server::run(guest.clone(), listeners, idle, stop).await;
     telling.abort();
@@ -117,6 +119,32 @@ async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
+/// From here on the proxy can use what it has, and reach nothing else.
+fn shut_in() -> Result<()> {
+    systemd::prepare();
+    let landlock = cage::enter()?;
+    if let Some(missing) = landlock.missing() {
+        tracing::info!("{missing}");
+    }
+    Ok(())
+}
+
+/// Returns when there is no channel to the broker any more, and nothing is open that would end with this process: the
+/// next client gets a proxy with a channel of its own.
+async fn of_no_use(guest: &Guest, broker: Option<Channel>) {
+    /// A proxy that never had a channel ends no sooner, or a client that waits would start one after the other.
+    const FOR_A_MOMENT: Duration = Duration::from_secs(1);
+    let Some(broker) = broker else { return std::future::pending().await };
+    tracing::warn!("{}", broker.lost().await);
+    loop {
+        tokio::time::sleep(FOR_A_MOMENT).await;
+        if guest.live.all().is_empty() {
+            return;
+        }
+        guest.live.changed().await;
+    }
+}
+
 fn inherited() -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for socket in systemd::inherited().context("cannot use the sockets that systemd passed")? {
@@ -124,6 +152,7 @@ fn inherited() -> Result<Vec<Listener>> {
             Inherited::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
             // A guest's socket unit has no other (templates/50-listen-front.conf).
             Inherited::Unix(listener) => Listener::Front(UnixListener::from_std(listener)?),
+            Inherited::Packets(_) | Inherited::Stored(..) => bail!("systemd passed a socket that is no guest's"),
         });
     }
     if listeners.is_empty() {

@@ -1,17 +1,22 @@
-//! The broker's protocol and its rules: one request line, one answer line, and who may ask.
+//! The broker's protocol and its rules: messages over one channel for each proxy, and who may have one.
 //!
-//! A line is JSON and at most [`LONGEST_LINE`] bytes. The answer to a granted request carries one
-//! descriptor (`SCM_RIGHTS`), that for a log one for each of its files. For a pty the connection stays open for as long as the terminal is in
-//! use: closing it gives back libvirt's lock.
+//! A channel is a connection of `SOCK_SEQPACKET`: a message is JSON, at most [`LONGEST`] bytes, and arrives whole, with
+//! the descriptors that belong to it (`SCM_RIGHTS`) and no others. The proxy says hello, the broker greets it once it
+//! knows whose proxy that is, and from then on the proxy asks and the broker answers, in any order. A granted request
+//! comes with one descriptor, that for a log with one for each of its files. A text console is lent until the proxy
+//! releases it or the channel ends. A broker that takes over the channels of an earlier one greets again: whatever has
+//! no answer yet is then asked again.
 
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Console, Uuid};
 
-/// The protocol's version.
-pub const VERSION: u32 = 1;
-/// The longest line, its newline included.
-pub const LONGEST_LINE: usize = 1024;
+/// The protocol's version. A proxy cannot connect again: a later broker has to speak the version that it was greeted with.
+pub const VERSION: u32 = 2;
+/// The longest message, in bytes.
+pub const LONGEST: usize = 4096;
+/// The most descriptors that come with one answer.
+pub const MOST_DESCRIPTORS: usize = 16;
 
 /// Which of a console's backends is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,15 +34,34 @@ pub enum Part {
     Login,
 }
 
-/// The most descriptors that come with one answer.
-pub const MOST_DESCRIPTORS: usize = 16;
+/// What a proxy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Said {
+    /// Its first message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// It wants something.
+    Ask(Request),
+    /// It has closed a text console that it was lent.
+    Release {
+        /// The request that was granted.
+        id: u32,
+        /// Its console.
+        console: Console,
+    },
+}
 
 /// What a proxy asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// [`VERSION`].
-    pub version: u32,
+    /// Names the request in its answer.
+    pub id: u32,
+    /// The greeting's turn: what was meant for an earlier broker will be asked again, and is passed over.
+    pub turn: u32,
     /// The guest that the caller takes itself for; refused unless its cgroup says the same.
     pub guest: Uuid,
     /// The console, where it is about one.
@@ -47,12 +71,37 @@ pub struct Request {
     pub part: Part,
 }
 
+impl Request {
+    /// The text console that is lent where this is granted.
+    #[must_use]
+    pub fn lends(&self) -> Option<Console> {
+        self.console.filter(|console| self.part == Part::Raw && console.is_text())
+    }
+}
+
+/// What the broker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Told {
+    /// Who the proxy is is known: it may ask, and asks again what has no answer.
+    Greeting {
+        /// [`VERSION`].
+        version: u32,
+        /// What requests name from now on.
+        turn: u32,
+    },
+    /// The answer to a request.
+    Answer(Answer),
+    /// The broker serves this proxy no longer, or never did; it closes the channel.
+    Farewell(Refusal),
+}
+
 /// What the broker answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// [`VERSION`].
-    pub version: u32,
+    /// The request's.
+    pub id: u32,
     /// Absent where the descriptor comes along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
@@ -184,15 +233,35 @@ mod tests {
 
     #[test]
     fn an_unknown_field_or_a_bad_console_is_no_request() {
-        let good = format!("{{\"version\":1,\"guest\":\"{UUID}\",\"console\":\"serial/0\",\"part\":\"raw\"}}");
-        assert!(serde_json::from_str::<Request>(&good).is_ok());
+        let good = format!(
+            "{{\"ask\":{{\"id\":1,\"turn\":7,\"guest\":\"{UUID}\",\"console\":\"serial/0\",\"part\":\"raw\"}}}}"
+        );
+        let said = serde_json::from_str::<Said>(&good).unwrap();
+        assert_eq!(serde_json::to_string(&said).unwrap(), good);
         for (from, to) in [
             ("serial/0", "serial/../vnc"),
             ("raw", "cooked"),
             ("\"part\"", "\"path\":\"/etc\",\"part\""),
+            ("\"ask\"", "\"order\""),
+            ("\"id\":1", "\"id\":-1"),
             (UUID, "../x"),
         ] {
-            assert!(serde_json::from_str::<Request>(&good.replace(from, to)).is_err(), "{to}");
+            assert!(serde_json::from_str::<Said>(&good.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_text_consoles_own_stream_is_lent_and_nothing_else() {
+        let request = |console: &str, part| Request {
+            id: 1,
+            turn: 7,
+            guest: UUID.parse().unwrap(),
+            console: Some(console.parse().unwrap()),
+            part,
+        };
+        assert_eq!(request("serial/1", Part::Raw).lends(), Some("serial/1".parse().unwrap()));
+        for (console, part) in [("vnc", Part::Raw), ("serial/1", Part::Log), ("serial/1", Part::Recording)] {
+            assert_eq!(request(console, part).lends(), None, "{console} {part:?}");
         }
     }
 }

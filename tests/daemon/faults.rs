@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use console_proxy::edges::passing;
+
 use crate::backends::{Backend, FLOOD};
-use crate::host::{Host, Proxy};
+use crate::host::{Host, Proxy, until};
 
 const CONFIG: &str = "[proxy]\nconnect-timeout = \"1s\"\n";
 
@@ -61,18 +63,45 @@ fn a_console_that_the_host_knows_and_cannot_reach_is_502_with_the_reason() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_or_does_not_answer_is_502_or_504() {
+fn a_broker_that_is_not_there_or_does_not_answer_is_502_or_504_and_the_next_proxy_finds_it_again() {
     let host = Host::new().raw("vnc", &Backend::echo()).config(CONFIG);
     let socket = host.path("run/console-proxy/broker/socket");
     let proxy = Proxy::activated(host);
-    proxy.open("/vnc").echoes("with its broker");
-    std::fs::remove_file(&socket).unwrap();
+    std::fs::rename(&socket, socket.with_extension("away")).unwrap();
     let answer = proxy.refusal(&format!("/vnc?token={}", proxy.ticket()), &[]);
     assert_eq!(answer.status, 502);
-    assert!(answer.body.starts_with("the console broker does not answer"), "{answer:?}");
-    let _hangs = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(answer.body.starts_with("the console broker does not answer: No such file"), "{answer:?}");
+    let ended = |proxy: &Proxy| until("the proxy without a channel to end", || !proxy.is_running());
+    ended(&proxy);
+
+    let hangs = passing::listen(&socket).unwrap();
     let answer = proxy.refusal(&format!("/vnc?token={}", proxy.ticket()), &[]);
     assert_eq!((answer.status, answer.body.as_str()), (504, "the console broker did not answer in time\n"));
+    drop(hangs);
+    ended(&proxy);
+    assert!(proxy.ended().success(), "systemd need not start it again");
+
+    std::fs::rename(socket.with_extension("away"), &socket).unwrap();
+    proxy.open("/vnc").echoes("with its broker");
+}
+
+#[test]
+fn a_proxy_whose_broker_has_gone_keeps_what_is_open_says_what_to_do_and_ends_with_its_last_session() {
+    let host = Host::new().raw("vnc", &Backend::echo()).raw("serial/0", &Backend::echo()).config(CONFIG);
+    let proxy = Proxy::activated(host);
+    let (mut vnc, mut serial) = (proxy.open("/vnc"), proxy.open("/serial/0"));
+    proxy.broker_hangs_up();
+    proxy.until_logged("the console broker has ended");
+    let answer = proxy.refusal(&format!("/vnc?token={}", proxy.ticket()), &[]);
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.contains("close what is open of this guest"), "{answer:?}");
+    vnc.echoes("still here");
+    serial.echoes("still here");
+    drop(vnc);
+    drop(serial);
+    until("the proxy to end", || !proxy.is_running());
+    proxy.open("/vnc").echoes("with a new one");
+    assert_eq!(proxy.starts(), 2);
 }
 
 #[test]

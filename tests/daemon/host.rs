@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use console_proxy::edges::broker_server::Channel;
 use console_proxy::edges::paths::Paths;
-use console_proxy::edges::{broker_server, caller, files, introduction, keys, logs, recordings};
-use console_proxy::rules::broker::{Kind, Part, Refusal};
+use console_proxy::edges::{caller, files, introduction, keys, logs, passing, recordings};
+use console_proxy::rules::broker::{Kind, Part, Refusal, Request, Said};
 use console_proxy::rules::guest::{Console, Uuid};
 use console_proxy::rules::route::{Auth, Backend as Place, Route, Way};
 use console_proxy::rules::ticket::{self, Claims, Mode, Pattern};
@@ -356,6 +357,11 @@ impl Proxy {
         until(text, || self.log().contains(text));
     }
 
+    /// The broker ends, and with it every channel.
+    pub fn broker_hangs_up(&self) {
+        self.runner.channels.lock().unwrap().drain(..).for_each(|channel| channel.close());
+    }
+
     pub fn is_running(&self) -> bool {
         self.runner.is_running()
     }
@@ -412,8 +418,12 @@ struct Runner {
     shared: Arc<Mutex<Shared>>,
     stop: Arc<AtomicBool>,
     statuses: Option<Arc<Mutex<Vec<String>>>>,
+    channels: Channels,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The stand-in's.
+type Channels = Arc<Mutex<Vec<Arc<Channel>>>>;
 
 impl Runner {
     fn once(command: &mut Command) -> Self {
@@ -421,14 +431,14 @@ impl Runner {
         let child = start(command, &shared);
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || reap(child, &of_thread));
-        Self { shared, stop, statuses: None, thread: Some(thread) }
+        Self { shared, stop, statuses: None, channels: Channels::default(), thread: Some(thread) }
     }
 
     fn activated(host: &Host, listener: TcpListener) -> Self {
         let (shared, stop) = (Arc::<Mutex<Shared>>::default(), Arc::<AtomicBool>::default());
         let notify = host.path("run/notify");
         let statuses = collect_statuses(&notify, Arc::clone(&stop));
-        serve_broker(host, Arc::clone(&stop));
+        let channels = serve_broker(host, Arc::clone(&stop));
         let daemon = console_proxyd(host);
         let (of_thread, stopping) = (Arc::clone(&shared), Arc::clone(&stop));
         // LISTEN_PID has to be the process' own, so a shell says it; as sd_listen_fds(3) has it, descriptor 3 is the first.
@@ -456,7 +466,7 @@ impl Runner {
                 }
             }
         });
-        Self { shared, stop, statuses: Some(statuses), thread: Some(thread) }
+        Self { shared, stop, statuses: Some(statuses), channels, thread: Some(thread) }
     }
 
     fn log(&self) -> String {
@@ -533,45 +543,57 @@ fn collect_statuses(path: &Path, stop: Arc<AtomicBool>) -> Arc<Mutex<Vec<String>
 }
 
 /// The broker's protocol without its questions: every caller gets what it asks for.
-fn serve_broker(host: &Host, stop: Arc<AtomicBool>) {
+fn serve_broker(host: &Host, stop: Arc<AtomicBool>) -> Channels {
     let path = host.path("run/console-proxy/broker/socket");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let listener = UnixListener::bind(path).unwrap();
+    let listener = passing::listen(&path).unwrap();
     let (route, paths) = (host.route_file(), Paths::new(host.root.path()));
+    let channels = Channels::default();
+    let all = Arc::clone(&channels);
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             if !caller::wait(listener.as_fd(), PollFlags::IN, Duration::from_millis(50)).unwrap() {
                 continue;
             }
-            let mut stream = listener.accept().unwrap().0;
+            let channel = Arc::new(Channel::new(rustix::net::accept(&listener).unwrap()).unwrap());
+            all.lock().unwrap().push(Arc::clone(&channel));
             let (route, paths) = (route.clone(), paths.clone());
             std::thread::spawn(move || {
-                let Some(request) = broker_server::read_request(&mut stream, PATIENCE).unwrap() else { return };
-                let route = || Route::parse(&fs::read_to_string(&route).unwrap()).unwrap();
-                let console = request.console;
-                let opened = match request.part {
-                    Part::Login => introduce(&paths, &request.guest).map(|connection| vec![(0, connection)]),
-                    Part::Recording => {
-                        recordings::create(&paths, &route().uuid, &route().name, console.unwrap(), now())
-                            .map(|file| vec![(0, file.into())])
-                            .map_err(|why| Refusal::new(Kind::Refused, why.to_string()))
-                    }
-                    Part::Log => logs::open(&paths, route().way(console.unwrap()).unwrap().log.as_ref().unwrap()),
-                    part => connect(&route(), part, &request.guest, |way| Some(way.console) == console)
-                        .map(|descriptor| vec![(0, descriptor)]),
-                };
-                let _ = match opened {
-                    Err(refusal) => broker_server::refuse(&mut stream, refusal),
-                    Ok(files) => {
-                        let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
-                        let log = request.part == Part::Log;
-                        let numbers = files.iter().filter(|_| log).map(|(number, _)| *number).collect();
-                        broker_server::grant(&mut stream, numbers, &descriptors)
-                    }
-                };
+                let Ok(Some(_)) = channel.meet(PATIENCE) else { return };
+                let _ = channel.greet(1);
+                while let Ok(Some(said)) = channel.hear() {
+                    let Said::Ask(request) = said else { continue };
+                    let (channel, route, paths) = (Arc::clone(&channel), route.clone(), paths.clone());
+                    std::thread::spawn(move || answer(&channel, &request, &route, &paths));
+                }
             });
         }
+        all.lock().unwrap().iter().for_each(|channel| channel.close());
     });
+    channels
+}
+
+fn answer(channel: &Channel, request: &Request, route: &Path, paths: &Paths) {
+    let route = || Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
+    let console = request.console;
+    let opened = match request.part {
+        Part::Login => introduce(paths, &request.guest).map(|connection| vec![(0, connection)]),
+        Part::Recording => recordings::create(paths, &route().uuid, &route().name, console.unwrap(), now())
+            .map(|file| vec![(0, file.into())])
+            .map_err(|why| Refusal::new(Kind::Refused, why.to_string())),
+        Part::Log => logs::open(paths, route().way(console.unwrap()).unwrap().log.as_ref().unwrap()),
+        part => connect(&route(), part, &request.guest, |way| Some(way.console) == console)
+            .map(|descriptor| vec![(0, descriptor)]),
+    };
+    let _ = match opened {
+        Err(refusal) => channel.refuse(request.id, refusal),
+        Ok(files) => {
+            let descriptors: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+            let log = request.part == Part::Log;
+            let numbers = files.iter().filter(|_| log).map(|(number, _)| *number).collect();
+            channel.grant(request.id, numbers, &descriptors)
+        }
+    };
 }
 
 fn introduce(paths: &Paths, guest: &Uuid) -> Result<OwnedFd, Refusal> {

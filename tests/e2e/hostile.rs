@@ -4,49 +4,64 @@
 //! the installed unit's sandbox, and nothing else is different.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use console_proxy::edges::systemd::{self, Inherited};
+use console_proxy::edges::{cage, passing};
+use console_proxy::rules::guest::Console;
+use console_proxy::rules::route::{Backend, Route};
+use nix::libc;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
+use crate::channel::{BROKER, Channel};
 use crate::host::{
-    Guest, SOON, User, journal_cursor, journal_since, property, sh, state_of, systemctl, try_sh, wait_for, wait_until,
+    Guest, Running, SOON, User, journal_cursor, journal_since, property, sh, state_of, systemctl, try_sh, wait_for,
+    wait_until,
 };
 use crate::ws::{Ws, get};
 
-const BROKER: &str = "/run/console-proxy/broker/socket";
 const PROGRAM: &str = "/usr/local/sbin/e2e-hostile";
 
 /// What the hostile program tried, and what became of it: a line each, `name: what it got` or `name! why not`.
-struct Report(String);
+pub struct Report(pub String);
 
 impl Report {
     #[track_caller]
-    fn succeeded(&self, attempt: &str) {
+    pub fn succeeded(&self, attempt: &str) {
         assert!(self.0.lines().any(|line| line.starts_with(&format!("{attempt}: "))), "{attempt}, in:\n{}", self.0);
     }
 
     #[track_caller]
-    fn failed(&self, attempt: &str, why: &str) {
+    pub fn failed(&self, attempt: &str, why: &str) {
         let line = self.0.lines().find_map(|line| line.strip_prefix(attempt)).unwrap_or_default();
         assert!(line.starts_with("! ") && line.contains(why), "{attempt} should fail for {why:?}, in:\n{}", self.0);
     }
 }
 
 /// This suite's binary in the place of a guest's proxy.
-struct TakenOver<'a>(&'a Guest, String);
+pub struct TakenOver<'a>(&'a Guest, String);
 
 impl<'a> TakenOver<'a> {
-    fn proxy_of(guest: &'a Guest, act: &str, victim: &Guest) -> Self {
+    pub fn proxy_of(guest: &'a Guest, act: &str, victim: &Guest) -> Self {
+        Self::proxy_with(guest, act, victim, "")
+    }
+
+    /// `more`: further words of the environment.
+    pub fn proxy_with(guest: &'a Guest, act: &str, victim: &Guest, more: &str) -> Self {
         fs::copy(std::env::current_exe().unwrap(), PROGRAM).unwrap();
         let folder = format!("/run/systemd/system/{}.d", guest.service());
+        // That one is about the watchdog; others may take their time.
+        let watchdog = if act == "deaf" { 10 } else { 0 };
         let text = format!(
-            "[Service]\nExecStart=\nExecStart={PROGRAM} --ignored --exact hostile::act --nocapture\nRestart=no\n\
-             Environment=ACT={act} GUEST={} VICTIM={} VICTIM_PID={} VICTIM_PORT={} VICTIM_PTY={}\n",
+            "[Service]\nExecStart=\nExecStart={PROGRAM} --ignored --exact hostile::act --nocapture\nRestart=no\nWatchdogSec={watchdog}\n\
+             Environment=ACT={act} GUEST={} VICTIM={} VICTIM_PID={} VICTIM_PORT={} VICTIM_PTY={} {more}\n",
             guest.uuid(),
             victim.uuid(),
             property(&victim.service(), "MainPID"),
@@ -60,17 +75,30 @@ impl<'a> TakenOver<'a> {
     }
 
     /// Starts it as any proxy is started: by a client.
-    fn runs(&self) -> TcpStream {
+    pub fn runs(&self) -> TcpStream {
         let client = TcpStream::connect(("127.0.0.1", self.0.port())).unwrap();
         wait_until("the hostile program to run", SOON, || state_of(&self.0.service()) == "active");
         client
     }
 
     /// What it wrote, when it has ended.
-    fn report(&self) -> Report {
-        let file = format!("/run/console-proxy/guests/{}/state/report", self.0.uuid());
-        Report(wait_for("the hostile program's report", Duration::from_secs(15), || fs::read_to_string(&file).ok()))
+    pub fn report(&self) -> Report {
+        let file = report_of(&self.0.uuid());
+        Report(wait_for("the hostile program's report", Duration::from_secs(120), || fs::read_to_string(&file).ok()))
     }
+}
+
+impl TakenOver<'_> {
+    /// Tells one that goes on until it is told, and waits for its report.
+    pub fn ends(&self) -> Report {
+        fs::write(enough(&self.0.uuid()), "").unwrap();
+        self.report()
+    }
+}
+
+/// Where this is, the hostile program of that guest has done enough.
+fn enough(guest: &str) -> String {
+    format!("/run/console-proxy/guests/{guest}/state/enough")
 }
 
 impl Drop for TakenOver<'_> {
@@ -98,6 +126,7 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     report.failed("the broker, for another guest", "denied");
     report.failed("the broker, for a console that its guest has not", "unknown");
     report.failed("the broker, for a recording that nobody asked for", "asks for no recording of serial/0");
+    report.failed("a second channel to the broker", "Connection reset");
     report.failed("others' recordings", "No such file");
     report.succeeded("its own route");
     report.failed("another guest's route", "No such file");
@@ -129,6 +158,211 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     assert!(journal.contains(&format!("the proxy of {} asked for guest {}", guest.uuid(), victim.uuid())), "{journal}");
 }
 
+/// A listener of this host's that says one word to whoever comes.
+fn speaks_at(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.write_all(b"reached");
+        }
+    });
+    port
+}
+
+/// An address of this host that others would reach; it goes with the test.
+struct Outside;
+
+impl Outside {
+    const ADDRESS: &str = "192.0.2.77";
+
+    fn made() -> Self {
+        sh(&format!("ip addr add {}/32 dev lo", Self::ADDRESS));
+        Self
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = try_sh(&format!("ip addr del {}/32 dev lo", Self::ADDRESS));
+    }
+}
+
+/// Where a guest's display, and the serial port that wiring gave it, are on loopback.
+fn loopback_ports(guest: &Guest) -> (u16, u16) {
+    let route = format!("/run/console-proxy/guests/{}/route.toml", guest.uuid());
+    let route = Route::parse(&fs::read_to_string(route).unwrap()).unwrap();
+    let port = |is_wanted: &dyn Fn(Console) -> bool| {
+        route.consoles.iter().filter(|way| is_wanted(way.console)).find_map(|way| match way.raw {
+            Some(Backend::Tcp(_, port)) => Some(port),
+            _ => None,
+        })
+    };
+    let serial = port(&Console::is_text).unwrap_or_else(|| panic!("no serial port of {} is on loopback", guest.name));
+    (port(&|console| console == Console::Vnc).unwrap(), serial)
+}
+
+/// The guard is away: it would refuse these sockets' packets by their mark, and what is tried here is what comes before.
+struct Unguarded;
+
+impl Unguarded {
+    fn now() -> Self {
+        sh("systemctl mask --runtime --now console-proxy-sync.service; nft delete table inet console_proxy");
+        Self
+    }
+}
+
+impl Drop for Unguarded {
+    fn drop(&mut self) {
+        let _ = try_sh("systemctl unmask --runtime console-proxy-sync.service; systemctl restart console-proxy-guard");
+        let _ = try_sh("systemctl start console-proxy-sync.path console-proxy-sync.service");
+    }
+}
+
+const SOCKETS: [&str; 3] = ["the backend's", "the client's", "the listener"];
+
+#[test]
+fn a_socket_that_a_proxy_holds_is_turned_around_by_no_way_that_is_known_once_it_is_caged() {
+    let _outside = Outside::made();
+    let guest = Guest::define("turning").with_vnc().blank().started();
+    let victim = Guest::define("turned-to").with_vnc().done();
+    wait_until("the victim to be wired", SOON, || victim.definition().contains("ua-console-proxy"));
+    victim.start();
+    guest.port();
+    victim.port();
+    let (vnc, serial) = loopback_ports(&victim);
+    assert!((28_000..29_000).contains(&serial), "{serial} is guarded");
+    let here = speaks_at("127.0.0.1");
+    let outside = speaks_at(Outside::ADDRESS);
+    let targets = format!(
+        "\"TARGETS=display=127.0.0.1,{vnc};loopback=127.0.0.1,{here};outside={},{outside};serial=127.0.0.1,{serial}\"",
+        Outside::ADDRESS
+    );
+    let _unguarded = Unguarded::now();
+    let run = |caged: &str| {
+        // The end of one before it stopped it.
+        systemctl(&format!("start {}", guest.socket()));
+        let taken = TakenOver::proxy_with(&guest, "turn-around", &victim, &format!("CAGED={caged} {targets}"));
+        let _client = taken.runs();
+        let report = taken.report();
+        let _ = fs::remove_file(report_of(&guest.uuid()));
+        println!("caged: {caged}\n{}", report.0);
+        report
+    };
+    // What is tried is what works where nothing is forbidden.
+    let free = run("no");
+    for socket in SOCKETS {
+        for way in ["dissolving", "sendto", "sendmsg", "sendmmsg", "more flags", "ulp", "another process"] {
+            for target in ["display", "loopback", "outside"] {
+                // The backend's comes from 127.0.0.1, from where no packet leads outside.
+                if (socket, target) != ("the backend's", "outside") {
+                    free.succeeded(&format!("{socket} by {way} to {target}"));
+                }
+            }
+        }
+    }
+    free.succeeded("the backend's by dissolving to serial");
+    let caged = run("yes");
+    caged.succeeded("end");
+    let reached: Vec<_> = caged.0.lines().filter(|line| !line.contains("! ") && *line != "end: ").collect();
+    assert!(reached.is_empty(), "{reached:#?}");
+    for line in caged.0.lines().filter(|line| line.contains("! ")) {
+        let by = |way: &str| line.contains(&format!(" by {way} to "));
+        let why = if by("/proc/self/fd") {
+            "No such device"
+        } else if by("x32") {
+            ""
+        } else {
+            "Operation not permitted"
+        };
+        assert!(line.contains(why), "{line}");
+    }
+    assert_eq!(caged.0.lines().count(), 3 * 4 * 14 + 1, "all was tried");
+}
+
+/// Has a running process make system calls on its own sockets, as whoever took it over would: `WAY on N: RESULT ERRNO`.
+fn has_it_try(pid: &str, port: u16) -> String {
+    use std::fmt::Write;
+    let tcp = sh("cat /proc/net/tcp /proc/net/tcp6");
+    let is_tcp = |inode: &str| tcp.lines().any(|line| line.split_whitespace().nth(9) == Some(inode));
+    let mut script =
+        "set confirm off\nset pagination off\nset $m = (char*)((void*(*)(long,long))calloc)(1,128)\n".to_owned();
+    let mut call = |what: &str, arguments: &str| {
+        let _ = write!(
+            script,
+            "set $r = ((long(*)(long,long,long,long,long,long,long))syscall)({arguments})\n\
+             set $e = *((int*(*)(void))__errno_location)()\nprintf \"{what}: %ld %d\\n\", $r, $e\n"
+        );
+    };
+    let numbers = (libc::SYS_connect, libc::SYS_sendto, libc::SYS_bind, libc::SYS_listen, libc::SYS_socket);
+    for file in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let link = fs::read_link(file.path()).unwrap_or_default();
+        let Some(inode) = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')) else {
+            continue;
+        };
+        let fd = file.file_name().into_string().unwrap();
+        if is_tcp(inode) {
+            call(&format!("dissolving on {fd}"), &format!("{}, {fd}, $m, 16, 0, 0, 0", numbers.0));
+            call(&format!("sending on {fd}"), &format!("{}, {fd}, $m, 1, 0x20000000, $m + 64, 16", numbers.1));
+            call(&format!("binding on {fd}"), &format!("{}, {fd}, $m, 16, 0, 0, 0", numbers.2));
+            call(&format!("listening on {fd}"), &format!("{}, {fd}, 5, 0, 0, 0, 0", numbers.3));
+        }
+    }
+    call("making on 0", &format!("{}, 1, 1, 0, 0, 0, 0", numbers.4));
+    call("io_uring on 0", &format!("{}, 4, $m, 0, 0, 0, 0", libc::SYS_io_uring_setup));
+    // AF_INET, the port, 127.0.0.1.
+    let [high, low] = port.to_be_bytes();
+    script = script.replacen(
+        "(1,128)\n",
+        &format!("(1,128)\nset {{short}}($m + 64) = 2\nset {{char}}($m + 66) = {high}\nset {{char}}($m + 67) = {low}\nset {{int}}($m + 68) = 0x100007f\n"),
+        1,
+    );
+    fs::write("/root/e2e.gdb", script).unwrap();
+    let said = sh(&format!("gdb -n -q -batch -p {pid} -x /root/e2e.gdb 2>&1"));
+    said.lines().filter(|line| line.contains(" on ") && line.contains(": ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_installed_proxy_itself_is_in_its_cage_and_one_by_hand_is_not() {
+    let guest = Guest::define("caged").with_vnc().with_tcp_serial(24_477).started();
+    guest.wait_to_boot();
+    guest.port();
+    let here = speaks_at("127.0.0.1");
+    // A debugger holds it up for longer than its watchdog would wait.
+    let folder = format!("/run/systemd/system/{}.d", guest.service());
+    fs::write(format!("{folder}/99-e2e.conf"), "[Service]\nWatchdogSec=0\n").unwrap();
+    systemctl("daemon-reload");
+    let (mut serial, mut vnc) = (guest.open("serial/0"), guest.open("vnc"));
+    vnc.read_until("RFB 003.008\n", SOON);
+    serial.command("echo caged $((40 + 2))", "caged 42");
+    let pid = property(&guest.service(), "MainPID");
+    let tried = has_it_try(&pid, here);
+    println!("{tried}");
+    // The listening socket, two clients, the display, the serial port.
+    assert!(tried.lines().filter(|line| line.starts_with("dissolving")).count() >= 5, "{tried}");
+    for line in tried.lines() {
+        assert!(line.ends_with(": -1 1"), "EPERM: {line}");
+    }
+    let status = sh(&format!("grep -E '^(NoNewPrivs|Seccomp|Threads):' /proc/{pid}/status"));
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    serial.command("echo still $((40 + 3))", "still 43");
+    assert_eq!(property(&guest.service(), "MainPID"), pid);
+
+    // The same program, the same calls, without a cage: they work.
+    sh(&format!("cp /run/console-proxy/guests/{}/route.toml /root/e2e-route.toml", guest.uuid()));
+    let by_hand = Running::sh("/usr/sbin/console-proxyd --plain --listen 127.0.0.1:9177 --route /root/e2e-route.toml");
+    wait_until("it to listen", SOON, || TcpStream::connect("127.0.0.1:9177").is_ok());
+    let tried = has_it_try(&by_hand.0.id().to_string(), here);
+    println!("{tried}");
+    let worked = |way: &str| tried.lines().any(|line| line.starts_with(way) && !line.contains(": -1 "));
+    // 115: it is connecting.
+    let sends = tried.lines().any(|line| line.starts_with("sending") && (line.ends_with(" 115") || worked("sending")));
+    assert!(worked("dissolving") && sends && worked("making") && worked("io_uring"), "{tried}");
+    fs::remove_file(format!("{folder}/99-e2e.conf")).unwrap();
+    systemctl("daemon-reload");
+}
+
 #[test]
 fn a_hostile_proxy_gets_no_other_guests_display_from_libvirt() {
     let guest = Guest::define("taken-display").with_display("vnc-none").with_pty_serial().started();
@@ -144,7 +378,7 @@ fn a_hostile_proxy_gets_no_other_guests_display_from_libvirt() {
 }
 
 #[test]
-fn half_requests_to_the_broker_do_not_keep_others_waiting() {
+fn half_requests_and_floods_of_connections_to_the_broker_do_not_keep_others_waiting() {
     let guest = Guest::define("staller").with_vnc().started();
     let victim = Guest::define("waiter").with_vnc().with_pty_serial().started();
     guest.port();
@@ -153,9 +387,10 @@ fn half_requests_to_the_broker_do_not_keep_others_waiting() {
     let _client = taken.runs();
     let slowest = (0..5)
         .map(|_| {
+            // The next proxy wants a channel of its own.
+            systemctl(&format!("stop {}", victim.service()));
             let begun = Instant::now();
             victim.open("vnc").read_until("RFB 003.008\n", SOON);
-            std::thread::sleep(Duration::from_millis(300));
             begun.elapsed()
         })
         .max();
@@ -206,7 +441,7 @@ fn a_users_own_unit_of_a_proxys_name_is_refused_by_the_broker() {
 fn the_broker_answers_no_process_that_is_not_a_proxy_not_even_roots() {
     let guest = Guest::define("asked").with_vnc().with_pty_serial().started();
     guest.port();
-    let answer = ask_broker(&guest.uuid(), "vnc").unwrap_err();
+    let answer = ask_broker(&guest.uuid(), "vnc", "raw").unwrap_err();
     assert!(answer.contains("denied") && answer.contains("runs in no proxy's unit"), "{answer}");
     let user = User::in_groups("e2e-stranger", "libvirt");
     let said = user.run(&format!("bash -c 'exec 3<>{BROKER}; stat {BROKER}'")).unwrap_err();
@@ -276,21 +511,13 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
     assert_eq!(sh("systemctl list-units --failed --no-legend --plain 'console-proxy*'"), "");
 }
 
-/// Asks the broker; the descriptor that may come along is not received. The answer when it is none of refusal.
-fn ask_broker(guest: &str, console: &str) -> Result<String, String> {
-    ask_broker_for(guest, console, "raw")
+fn report_of(guest: &str) -> String {
+    format!("/run/console-proxy/guests/{guest}/state/report")
 }
 
-fn ask_broker_for(guest: &str, console: &str, part: &str) -> Result<String, String> {
-    let words = |why: std::io::Error| why.to_string();
-    let mut broker = UnixStream::connect(BROKER).map_err(words)?;
-    broker.set_read_timeout(Some(SOON)).map_err(words)?;
-    let request = format!("{{\"version\":1,\"guest\":\"{guest}\",\"console\":\"{console}\",\"part\":\"{part}\"}}\n");
-    // Whoever is refused may have the answer before the question has gone out.
-    let _ = broker.write_all(request.as_bytes());
-    let mut answer = String::new();
-    BufReader::new(broker).read_line(&mut answer).map_err(words)?;
-    if answer.contains("refusal") { Err(answer.trim().to_owned()) } else { Ok(answer.trim().to_owned()) }
+/// Asks the broker over a channel of its own.
+fn ask_broker(guest: &str, console: &str, part: &str) -> Result<String, String> {
+    Channel::open()?.ask(guest, console, part).map(|got| format!("{} descriptors", got.len()))
 }
 
 /// What the hostile program does. Not a test: it runs where a test put it.
@@ -301,13 +528,19 @@ fn act() {
     let (guest, victim) = (of("GUEST"), of("VICTIM"));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let report = match of("ACT").as_str() {
+        "turn-around" => turn_around(&guest),
+        "greedy" => greedy(&guest),
+        "deaf" => deaf(&guest),
         "attempts" => attempts(&guest, &victim, of("VICTIM_PID").parse().unwrap(), of("VICTIM_PORT").parse().unwrap()),
         "stall" => stall(),
-        "ask" => line("the broker", ask_broker(&guest, "vnc")),
+        "ask" => line("the broker", ask_broker(&guest, "vnc", "raw")),
         _ => return,
     };
-    let file = std::env::var("REPORT").unwrap_or_else(|_| format!("/run/console-proxy/guests/{guest}/state/report"));
+    let file = std::env::var("REPORT").unwrap_or_else(|_| report_of(&guest));
     // Whole, or not at all: somebody waits for it.
+    if report.is_empty() {
+        return;
+    }
     fs::write(format!("{file}.new"), report).unwrap();
     fs::rename(format!("{file}.new"), file).unwrap();
     std::thread::sleep(Duration::from_secs(2));
@@ -341,11 +574,17 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o6755))
     };
     let run = "/run/console-proxy/guests";
+    let mut channel = Channel::open();
+    let mut ask_broker = |guest: &str, console: &str, part: &str| {
+        let channel = channel.as_mut().map_err(|why| why.clone())?;
+        channel.ask(guest, console, part).map(|got| format!("{} descriptors", got.len()))
+    };
     [
-        ("the broker, for its own guest", ask_broker(guest, "vnc")),
-        ("the broker, for another guest", ask_broker(victim, "vnc")),
-        ("the broker, for a console that its guest has not", ask_broker(guest, "serial/3")),
-        ("the broker, for a recording that nobody asked for", ask_broker_for(guest, "serial/0", "recording")),
+        ("the broker, for its own guest", ask_broker(guest, "vnc", "raw")),
+        ("the broker, for another guest", ask_broker(victim, "vnc", "raw")),
+        ("the broker, for a console that its guest has not", ask_broker(guest, "serial/3", "raw")),
+        ("the broker, for a recording that nobody asked for", ask_broker(guest, "serial/0", "recording")),
+        ("a second channel to the broker", Channel::open().map(|_| "it is greeted".to_owned())),
         ("others' recordings", words(fs::read_dir("/var/lib/console-proxy/recordings"))),
         ("its own route", read(&format!("{run}/{guest}/route.toml"))),
         ("another guest's route", read(&format!("{run}/{victim}/route.toml"))),
@@ -376,19 +615,92 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
     .collect()
 }
 
-/// As many connections as one caller may have, each with half a request, for some seconds.
+/// As many connections as it gets, each with nothing, half a message or no request, for some seconds.
 fn stall() -> String {
     let begun = Instant::now();
     let (mut open, mut made) = (Vec::new(), 0);
     while begun.elapsed() < Duration::from_secs(6) {
-        open.retain(|stream: &UnixStream| stream.take_error().is_ok());
-        while open.len() < 40 {
-            let Ok(mut stream) = UnixStream::connect(BROKER) else { break };
-            let _ = stream.write_all(b"{\"version\":1,");
-            made += 1;
-            open.push(stream);
+        let Ok(socket) = passing::connect(BROKER.as_ref()) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        for message in [&b"{\"hello\":{\"version\":2}"[..], b"{\"hello\":{\"version\":2}}", b""].iter().skip(made % 3) {
+            let _ = passing::send(&socket, message, &[]);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        made += 1;
+        open.push(socket);
+        if open.len() > 200 {
+            open.remove(0);
+        }
     }
     line("stalled", Ok(format!("with {made} connections")))
+}
+
+/// Holds sockets of all three kinds, enters the cage where it is told to, and has a program try to turn them around.
+fn turn_around(guest: &str) -> String {
+    let mut channel = Channel::open().unwrap();
+    let backend = channel.ask(guest, "vnc", "raw").unwrap().remove(0);
+    let Some(Inherited::Tcp(listener)) = systemd::inherited().unwrap().pop() else { panic!("no listening socket") };
+    listener.set_nonblocking(false).unwrap();
+    let (client, _) = listener.accept().unwrap();
+    if std::env::var("CAGED").unwrap() == "yes" {
+        cage::restrict().unwrap();
+    }
+    // What is tried takes no library of ours: a program that takes a proxy over brings its own.
+    let mut program = Command::new("/usr/bin/python3");
+    program.args(["-c", include_str!("turn-around.py"), &report_of(guest)]);
+    program.args(std::env::var("TARGETS").unwrap().split(';'));
+    program.stdin(backend).stdout(OwnedFd::from(client)).stderr(OwnedFd::from(listener));
+    program.status().unwrap();
+    String::new()
+}
+
+/// Asks for connections to log in by without end, says nothing over them, and opens connections to the broker.
+fn greedy(guest: &str) -> String {
+    let enough = enough(guest);
+    let goes_on = || !std::path::Path::new(&enough).exists();
+    let mut channel = Channel::open().unwrap();
+    let knocking = || {
+        let mut knocks = 0;
+        while goes_on() {
+            for _ in 0..100 {
+                knocks += usize::from(Channel::knock().is_ok());
+            }
+        }
+        knocks
+    };
+    std::thread::scope(|scope| {
+        let knocking = [scope.spawn(knocking), scope.spawn(knocking)];
+        let (mut asked, mut held) = (0, std::collections::VecDeque::new());
+        while goes_on() {
+            asked += usize::from(channel.send(guest, "", "login").is_ok());
+            while let Ok((_, descriptors)) = channel.hear(Duration::from_millis(1)) {
+                held.extend(descriptors);
+                held.drain(..held.len().saturating_sub(500));
+            }
+        }
+        let knocks: usize = knocking.into_iter().map(|thread| thread.join().unwrap()).sum();
+        format!("asked: {asked} times, {} connections held\nknocked: {knocks} times\n", held.len())
+    })
+}
+
+/// Answers the watchdog, and reads next to nothing of the serial port that it has.
+fn deaf(guest: &str) -> String {
+    // Or whoever waits would start the next one.
+    let Some(Inherited::Tcp(listener)) = systemd::inherited().unwrap().pop() else { panic!("no listening socket") };
+    listener.set_nonblocking(false).unwrap();
+    let _client = listener.accept().unwrap();
+    let mut channel = Channel::open().unwrap();
+    let mut port = fs::File::from(channel.ask(guest, "serial/0", "raw").unwrap().remove(0));
+    rustix::io::ioctl_fionbio(&port, true).unwrap();
+    // So that the kernel keeps little for it; a terminal has no such thing.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&port, 2048);
+    if std::env::var("GIVES_BACK").unwrap() == "yes" {
+        channel.release(1, "serial/0");
+    }
+    loop {
+        systemd::alive();
+        let _ = port.read(&mut [0]);
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

@@ -6,6 +6,8 @@
 
 mod audit;
 mod auth;
+mod broker;
+mod channel;
 mod displays;
 mod faults;
 mod front;

@@ -6,21 +6,29 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::host::{Configured, Guest, SOON, property, sh, wait_for};
+use crate::host::{
+    Configured, Guest, SOON, journal_cursor, journal_since, property, sh, systemctl, wait_for, wait_until,
+};
+use crate::hostile::TakenOver;
 use crate::ws::Ws;
 
 /// Enough for every buffer on the way to a client that takes nothing: the proxy's socket alone keeps some 400 KB.
 const MESSAGES: u32 = 16_000;
 
-/// Has the guest's kernel print messages to its serial port, some seconds from now; the time that takes will be on its
+/// Has the guest's kernel print messages to its serial port, in two seconds; the time that takes will be on its
 /// screen, in hundredths of a second, behind `word`.
 fn print_soon(serial: &mut Ws, word: &str) {
+    print_in(2, serial, word);
+}
+
+/// The same, so many seconds from now.
+fn print_in(seconds: u32, serial: &mut Ws, word: &str) {
     let now = "$(cut -d' ' -f1 /proc/uptime | tr -d .)";
     let print = format!("for i in $(seq {MESSAGES}); do echo a message of the kernel >/dev/kmsg; done");
     // Otherwise the kernel takes ten messages in five seconds from programs.
     serial.command("echo on >/proc/sys/kernel/printk_devkmsg; dmesg -n 8; echo 'lo''ud'", "loud");
     serial.command(
-        &format!("(sleep 2; a={now}; {print}; b={now}; echo {word}=$((b-a)), >/dev/tty1) & echo 'so''on'"),
+        &format!("(sleep {seconds}; a={now}; {print}; b={now}; echo {word}=$((b-a)), >/dev/tty1) & echo 'so''on'"),
         "soon",
     );
 }
@@ -110,4 +118,45 @@ fn a_guest_that_says_yes_without_end_leaves_its_port_usable_for_all_who_look() {
     guest.open("vnc").read_until("RFB 003.008\n", SOON);
     bob.command("kill $!; echo 'bob sto''pped it'", "bob stopped it");
     ann.read_until("bob stopped it", SOON);
+}
+
+/// A proxy that was taken over: it answers its watchdog, reads a byte now and then, and where it can it says that it has
+/// given the port back.
+#[test]
+fn a_proxy_that_answers_its_watchdog_and_does_not_read_is_ended_and_the_guest_goes_on() {
+    let _small = SmallBuffers::for_sending();
+    let victim = Guest::define("looking-on").with_vnc().with_pty_serial().blank().started();
+    let guests = [
+        ("a terminal", Guest::define("held-pty").with_vnc().with_pty_serial(), "no"),
+        ("a terminal that was given back", Guest::define("held-back").with_vnc().with_pty_serial(), "yes"),
+        ("a port on loopback", Guest::define("held-tcp").with_vnc().with_tcp_serial(24_478), "no"),
+        ("a unix socket", Guest::define("held-unix").with_vnc().with_unix_serial("/run/e2e-held.sock"), "no"),
+    ];
+    for (what, guest, gives_back) in guests {
+        let guest = guest.started();
+        guest.wait_to_boot();
+        guest.port();
+        let mut serial = guest.open("serial/0");
+        print_soon(&mut serial, "ALONE");
+        drop(serial);
+        let alone = wait_for_time(&guest, "ALONE");
+        let mut serial = guest.open("serial/0");
+        print_in(8, &mut serial, "HELD");
+        drop(serial);
+        systemctl(&format!("stop {}", guest.service()));
+        let before = journal_cursor();
+        let taken = TakenOver::proxy_with(&guest, "deaf", &victim, &format!("GIVES_BACK={gives_back}"));
+        let _client = taken.runs();
+        let held = wait_for_time(&guest, "HELD");
+        println!("{what}: {MESSAGES} kernel messages took {alone:?} with a reader, {held:?} with a deaf one");
+        // It was held, and for no longer than it takes to be sure of that, and to tell the system manager.
+        assert!(
+            held > Duration::from_secs(5) && held < alone * 3 + Duration::from_secs(30),
+            "{what}: {held:?}, alone {alone:?}"
+        );
+        wait_until("the hostile proxy to be killed", SOON, || property(&guest.service(), "Result") == "signal");
+        let journal = journal_since(&before);
+        let words = format!("the proxy of {} holds serial/0 and does not read it", guest.uuid());
+        assert!(journal.contains(&words) && !journal.contains("Watchdog timeout"), "{what}: {journal}");
+    }
 }

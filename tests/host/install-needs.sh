@@ -39,6 +39,8 @@ if [ "$what" = test ]; then
 	# The filter under docs/ is tried with fail2ban-regex, which reads the journal by python3-systemd; jq is in docs/audit.md.
 	# Nothing of fail2ban is to run on this machine.
 	packages+=' fail2ban python3-systemd jq'
+	# Has a running proxy make system calls.
+	packages+=' gdb'
 	# What docs/tickets.md uses.
 	packages+=' python3-cryptography'
 	# A browser, and other people's clients; what building websocat takes.
