@@ -3,6 +3,12 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
+use std::time::Duration;
+
+use super::command;
+
+/// How long the name service may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The host's short name, as the kernel has it.
 #[must_use]
@@ -69,19 +75,21 @@ fn local_v6(table: &str) -> Vec<Ipv6Addr> {
 /// A user's name, by number, from wherever this host keeps its users.
 #[must_use]
 pub fn user_name(uid: u32) -> Option<String> {
-    let output = Command::new("getent").args(["passwd", &uid.to_string()]).output().ok()?;
-    let line = String::from_utf8(output.stdout).ok()?;
+    let line = getent(&["passwd", &uid.to_string()])?;
     line.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The names of a group's members, and of the users whose first group it is.
 #[must_use]
 pub fn members(group: &str, number: u32) -> Vec<String> {
-    let ask = |arguments: &[&str]| {
-        let output = Command::new("getent").args(arguments).output().ok();
-        output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default()
-    };
+    let ask = |arguments: &[&str]| getent(arguments).unwrap_or_default();
     members_in(&ask(&["group", group]), &ask(&["passwd"]), number)
+}
+
+/// What the host's name service says; a directory may be down.
+fn getent(arguments: &[&str]) -> Option<String> {
+    let output = command::output(Command::new("getent").args(arguments), b"", PATIENCE).ok()?;
+    String::from_utf8(output.stdout).ok()
 }
 
 fn members_in(group: &str, users: &str, number: u32) -> Vec<String> {

@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -16,6 +18,8 @@ use crate::rules::wiring::{Call, NOTE_KEY};
 
 /// The daemon whose guests are served. `qemu:///session` guests are not.
 const SYSTEM: &str = "qemu:///system";
+/// How long its daemon may take to answer a new connection. It is slow while it starts, with many guests.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why libvirt did not do what was asked, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,11 @@ pub enum LibvirtError {
         "cannot connect to libvirt ({0}); is libvirtd or virtqemud running, and are you root or a member of group libvirt?"
     )]
     Unreachable(String),
+    /// Its daemon takes connections and does not answer.
+    #[error(
+        "libvirt's daemon has not answered for {0} s: it hangs, or is busy with something long; `systemctl status libvirtd virtqemud`"
+    )]
+    Silent(u64),
     /// The connection ended while it was used.
     #[error("libvirt went away ({0}); try again when its daemon is back")]
     Lost(String),
@@ -49,7 +58,7 @@ impl LibvirtError {
     /// Whether it may go well a little later, with nothing changed by a person.
     #[must_use]
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Busy(_) | Self::Lost(_) | Self::Unreachable(_))
+        matches!(self, Self::Busy(_) | Self::Lost(_) | Self::Unreachable(_) | Self::Silent(_))
     }
 }
 
@@ -120,8 +129,19 @@ impl Libvirt {
     fn open_at(uri: &str, read_only: bool) -> Result<Self, LibvirtError> {
         // libvirt's client library prints every error on stderr otherwise.
         virt::error::clear_error_callback();
-        let connection = if read_only { Connect::open_read_only(Some(uri)) } else { Connect::open(Some(uri)) };
-        connection.map(Self).map_err(|why| match LibvirtError::from(why) {
+        let (answer, answered) = mpsc::channel();
+        let uri = uri.to_owned();
+        // The library's calls cannot be given up: a daemon that hangs keeps the thread, and nobody else.
+        let opening = move || {
+            let uri = Some(uri.as_str());
+            let connection = if read_only { Connect::open_read_only(uri) } else { Connect::open(uri) };
+            // An error is the thread's own until it has been read.
+            let _ = answer.send(connection.map_err(LibvirtError::from));
+        };
+        let spawned = std::thread::Builder::new().name("libvirt".to_owned()).spawn(opening);
+        spawned.map_err(|why| LibvirtError::Other(format!("cannot start a thread: {why}")))?;
+        let connection = answered.recv_timeout(PATIENCE).map_err(|_| LibvirtError::Silent(PATIENCE.as_secs()))?;
+        connection.map(Self).map_err(|why| match why {
             LibvirtError::NotAllowed(words) => LibvirtError::NotAllowed(words),
             LibvirtError::Lost(words) | LibvirtError::Other(words) | LibvirtError::Unreachable(words) => {
                 LibvirtError::Unreachable(words)

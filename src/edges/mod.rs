@@ -7,6 +7,7 @@ pub mod broker_server;
 pub mod cage;
 pub mod caller;
 pub mod claims;
+pub mod command;
 pub mod dial;
 pub mod displays;
 pub mod failures;

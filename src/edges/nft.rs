@@ -22,18 +22,21 @@
 //! Not judged: what comes from `CAP_NET_RAW` (packet sockets pass by the output hook), and UDP.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::command;
 use crate::rules::guard::Guard;
 use crate::rules::ports::PortRange;
 
 const FAMILY: &str = "inet";
 const TABLE: &str = "console_proxy";
+/// How long nft may take: another program may hold the kernel's tables for a moment.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The mark (`SO_MARK`) of sockets that proxies hold: `Mark=` in console-proxy@.socket, and what the broker hands out.
 /// Its bits are of no mask that Kubernetes, Calico, Cilium, Tailscale or `WireGuard`'s tools route or drop by.
@@ -205,17 +208,7 @@ fn outline() -> Result<Option<Outline>> {
 
 /// Loads the table: packets are judged by the old one or by the new one, open connections stay.
 pub fn load(guard: &Guard) -> Result<()> {
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run nft (package nftables)")?;
-    if let Some(mut input) = nft.stdin.take() {
-        input.write_all(ruleset(guard).as_bytes()).context("cannot write to nft")?;
-    }
-    let output = nft.wait_with_output().context("cannot wait for nft")?;
+    let output = run(&["-f", "-"], ruleset(guard).as_bytes())?;
     if !output.status.success() {
         bail!("nft refuses the guard: {}", said(&output));
     }
@@ -225,7 +218,7 @@ pub fn load(guard: &Guard) -> Result<()> {
 /// Takes the table out of the kernel; that it is not there is fine.
 pub fn remove() -> Result<()> {
     if is_loaded()? {
-        let output = run(&["delete"])?;
+        let output = run(&["delete", "table", FAMILY, TABLE], b"")?;
         if !output.status.success() {
             bail!("nft does not delete the guard: {}", said(&output));
         }
@@ -240,7 +233,7 @@ pub fn mark(socket: impl AsFd) -> std::io::Result<()> {
 
 /// The kernel's table, or `None` where there is none.
 fn list(how: &[&str]) -> Result<Option<String>> {
-    let output = run(how)?;
+    let output = run(&[how, &["table", FAMILY, TABLE]].concat(), b"")?;
     if output.status.success() {
         return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
     }
@@ -251,9 +244,8 @@ fn list(how: &[&str]) -> Result<Option<String>> {
     bail!("nft cannot list the guard: {why}")
 }
 
-fn run(how: &[&str]) -> Result<Output> {
-    let output = Command::new("nft").args(how).args(["table", FAMILY, TABLE]).output();
-    output.context("cannot run nft (package nftables)")
+fn run(arguments: &[&str], input: &[u8]) -> Result<Output> {
+    command::output(Command::new("nft").args(arguments), input, PATIENCE).context("cannot use nft (package nftables)")
 }
 
 fn said(output: &Output) -> String {

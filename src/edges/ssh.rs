@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::files;
+use super::{command, files};
 use crate::rules::ssh::{Answer, LONGEST_LINE, Request, USER};
 
-/// How long the other program may take.
+/// How long the other program, or sshd, may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was typed after the host: `SSH_ORIGINAL_COMMAND`, with U+FFFD for what is no text.
@@ -72,7 +72,12 @@ pub fn write_line(mut stream: impl Write, value: &impl Serialize) -> io::Result<
 #[must_use]
 pub fn effective_settings() -> Option<Result<String, String>> {
     let who = format!("user={USER},host=localhost,addr=127.0.0.1");
-    let output = Command::new("/usr/sbin/sshd").args(["-T", "-C", &who]).output().ok()?;
+    let asked = command::output(Command::new("/usr/sbin/sshd").args(["-T", "-C", &who]), b"", PATIENCE);
+    let output = match asked {
+        Ok(output) => output,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return None,
+        Err(why) => return Some(Err(why.to_string())),
+    };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     Some(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
 }

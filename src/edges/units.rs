@@ -1,11 +1,12 @@
 //! systemd's units, through systemctl: the one module that asks the system manager to do something.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::command;
 use crate::rules::guest::Uuid;
 use crate::rules::plan::{Active, Unit};
 
@@ -136,22 +137,6 @@ fn systemctl(arguments: &[&str]) -> Result<String> {
 
 fn run(arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new("systemctl");
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .env("SYSTEMD_COLORS", "0");
-    let child = command.spawn().context("cannot run systemctl")?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let (done, waiting) = std::sync::mpsc::channel::<()>();
-    let timer = std::thread::spawn(move || {
-        if waiting.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    });
-    let output = child.wait_with_output();
-    drop(done);
-    let _ = timer.join();
-    output.context("cannot wait for systemctl")
+    command.args(arguments).env("SYSTEMD_COLORS", "0");
+    command::output(&mut command, b"", PATIENCE).context("cannot ask the system manager")
 }

@@ -2,29 +2,26 @@
 //! It changes nothing, and never connects to a serial port: that has room for one.
 
 mod displays;
+mod guests;
 
-use std::collections::BTreeSet;
-use std::io::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use self::displays::Around;
+use self::guests::Host;
 use super::{sync, ticket};
-use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
-use crate::edges::processes::{NotHeld, Process};
 use crate::edges::revoked::Watched;
-use crate::edges::{
-    cage, claims, files, host, issuers, keys, nft, ports, publish, sock_diag, ssh, terminal, tls, units,
-};
+use crate::edges::{cage, files, host, issuers, keys, nft, ssh, tls, units};
 use crate::rules::config::Config;
-use crate::rules::domain::{BadDomain, Domain, Listen, Source};
-use crate::rules::guest::printable;
+use crate::rules::guest::{Uuid, printable};
 use crate::rules::plan::Active;
-use crate::rules::route::{Backend, Route};
-use crate::rules::serving::Held;
+use crate::rules::route::Route;
 use crate::rules::ssh as rules;
 use crate::rules::web::is_hidden;
 
@@ -58,11 +55,13 @@ enum Finding {
     Good(String),
     /// Works, but should be known.
     Advice(String),
+    /// Only root, or a member of group libvirt, can look at it.
+    Unseen(String),
     /// Does not work: what, and what to do.
     Fault(String, String),
 }
 
-use Finding::{Advice, Fault, Good};
+use Finding::{Advice, Fault, Good, Unseen};
 
 /// Looks, prints, and answers 0 where there is no fault, else 1.
 pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
@@ -79,26 +78,11 @@ pub fn run(paths: &Paths, out: &mut dyn Write) -> Result<ExitCode> {
     page(paths, &config, &mut findings);
     by_ssh(paths, &mut findings);
     front(paths, &config, &mut findings);
-    let routes = sync::routes(paths);
-    // Over a connection for looking alone libvirt does not tell whether a display has a password; as another user than
-    // root the other kind may have polkit ask for one.
-    let opened = if rustix::process::geteuid().is_root() { Libvirt::open() } else { Libvirt::open_read_only() };
-    match opened.and_then(|libvirt| libvirt.guests()) {
-        Ok(guests) => {
-            findings.push(Good(format!("libvirt answers: {} guests", guests.len())));
-            for guest in &guests {
-                look_at(paths, &config, guest, routes.get(&guest.uuid), &guarded, &mut findings);
-            }
-            for route in
-                routes.values().filter(|route| !guests.iter().any(|guest| guest.active() && guest.uuid == route.uuid))
-            {
-                let what = format!("{} is published and does not run", printable(&route.name));
-                findings.push(Fault(what, "`console-proxy publish --all`".to_owned()));
-            }
-        }
-        Err(why) => findings.push(Fault(why.to_string(), "`systemctl status libvirtd virtqemud`".to_owned())),
+    let routes = routes(paths, &mut findings);
+    findings.extend(guests::look(&Host { paths: paths.clone(), config, guarded, routes: routes.clone() }));
+    if let Some(routes) = routes {
+        sockets(paths, &routes, &mut findings);
     }
-    sockets(paths, &routes, &mut findings);
     print(&findings, out)
 }
 
@@ -118,9 +102,13 @@ fn cages(findings: &mut Vec<Finding>) {
 }
 
 fn print(findings: &[Finding], out: &mut dyn Write) -> Result<ExitCode> {
-    let mut faults = 0;
+    let (mut faults, mut unseen) = (0, 0);
     for finding in findings {
         match finding {
+            Unseen(what) => {
+                unseen += 1;
+                writeln!(out, "unseen  {what}")?;
+            }
             Good(what) => writeln!(out, "ok      {what}")?,
             Advice(what) => writeln!(out, "note    {what}")?,
             Fault(what, remedy) => {
@@ -130,6 +118,7 @@ fn print(findings: &[Finding], out: &mut dyn Write) -> Result<ExitCode> {
         }
     }
     match faults {
+        0 if unseen > 0 => writeln!(out, "no fault in what you may see: run it as root for the rest")?,
         0 => writeln!(out, "everything is in order")?,
         1 => writeln!(out, "1 fault")?,
         n => writeln!(out, "{n} faults")?,
@@ -173,9 +162,8 @@ fn pam(paths: &Paths, findings: &mut Vec<Finding>) {
 
 /// A proxy that starts while nobody can say what was revoked lets nobody in.
 fn revoked(paths: &Paths, findings: &mut Vec<Finding>) {
-    let opened = std::fs::File::open(paths.revoked());
-    if opened.is_err_and(|why| why.kind() == std::io::ErrorKind::PermissionDenied) {
-        return findings.push(Advice(format!("{} cannot be read by you", paths.revoked().display())));
+    if matches!(File::open(paths.revoked()), Err(why) if why.kind() == ErrorKind::PermissionDenied) {
+        return findings.push(Unseen(format!("{} cannot be read by you", paths.revoked().display())));
     }
     if Watched::new(paths).refresh().is_none() {
         let file = paths.revoked();
@@ -214,8 +202,29 @@ fn manager(findings: &mut Vec<Finding>) {
                 format!("{unit} is not active"),
                 format!("`systemctl enable --now {unit}`; why: `journalctl -u {unit}`"),
             )),
-            Err(why) => findings.push(Fault(format!("{why:#}"), "is systemd running?".to_owned())),
+            // One that hangs does so for all.
+            Err(why) => return findings.push(Fault(format!("{why:#}"), "is systemd running?".to_owned())),
         }
+    }
+}
+
+/// Whether everything can be looked at.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// What is published; `None` where that cannot be seen.
+fn routes(paths: &Paths, findings: &mut Vec<Finding>) -> Option<BTreeMap<Uuid, Route>> {
+    let folder = paths.guests();
+    match std::fs::read_dir(&folder) {
+        Err(why) if why.kind() == ErrorKind::PermissionDenied => {
+            findings.push(Unseen(format!(
+                "published guests are shown to root and group libvirt alone ({})",
+                folder.display()
+            )));
+            None
+        }
+        _ => Some(sync::routes(paths)),
     }
 }
 
@@ -229,6 +238,7 @@ fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> BTreeSet<u16> {
                 .to_owned(),
             "`systemctl restart console-proxy-guard`, and look what flushed it".to_owned(),
         )),
+        Err(_) if !is_root() => findings.push(Unseen("the guard can be looked at by root alone".to_owned())),
         Err(why) => findings.push(Advice(format!("the guard cannot be looked at: {why:#}"))),
     }
     wanted.ports
@@ -237,7 +247,11 @@ fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> BTreeSet<u16> {
 fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
     let (certificate, key) = (paths.below_root(&config.tls.certificate), paths.below_root(&config.tls.key));
     let remedy = || "`systemctl start console-proxy-keys` makes one where there is none".to_owned();
+    let denied = |file: &Path| matches!(File::open(file), Err(why) if why.kind() == ErrorKind::PermissionDenied);
     match tls::Server::load(&certificate, &key).and_then(|_| ticket::fingerprint(paths, config)) {
+        Err(_) if !is_root() && (denied(&key) || denied(&certificate)) => {
+            findings.push(Unseen(format!("{} cannot be read by you", key.display())));
+        }
         Ok(fingerprint) => findings.push(Good(format!("certificate, SHA-256 {fingerprint}"))),
         Err(why) => findings.push(Fault(format!("{why:#}"), remedy())),
     }
@@ -296,7 +310,7 @@ fn tickets(paths: &Paths, findings: &mut Vec<Finding>) {
             format!("{} does not exist", key.display()),
             "`systemctl start console-proxy-keys`".to_owned(),
         )),
-        Err(why) => findings.push(Advice(format!("{} cannot be read by you: {why}", key.display()))),
+        Err(why) => findings.push(Unseen(format!("{} cannot be read by you: {why}", key.display()))),
     }
     let mut folder = issuers::Folder::load(&paths.issuers());
     let names: Vec<_> = folder.refresh().keys().cloned().collect();
@@ -322,6 +336,7 @@ fn by_ssh(paths: &Paths, findings: &mut Vec<Finding>) {
     let effective = match ssh::effective_settings() {
         None => return,
         Some(Ok(effective)) => effective,
+        Some(Err(_)) if !is_root() => return findings.push(Unseen("sshd tells its settings to root alone".to_owned())),
         Some(Err(why)) => {
             return findings.push(Advice(format!("sshd does not tell its settings: {}", printable(&why))));
         }
@@ -343,7 +358,7 @@ fn by_ssh(paths: &Paths, findings: &mut Vec<Finding>) {
     }
     let text = match files::read(&list, 1 << 20) {
         Ok(text) => text.unwrap_or_default(),
-        Err(why) => return findings.push(Advice(format!("{} cannot be read by you: {why}", list.display()))),
+        Err(why) => return findings.push(Unseen(format!("{} cannot be read by you: {why}", list.display()))),
     };
     let keys: Vec<_> = rules::key_lines(&text).collect();
     for key in &keys {
@@ -399,163 +414,11 @@ fn front(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// A guest's route, its backends, and what its definition may run into.
-fn look_at(
-    paths: &Paths,
-    config: &Config,
-    guest: &Guest,
-    route: Option<&Route>,
-    guarded: &BTreeSet<u16>,
-    findings: &mut Vec<Finding>,
-) {
-    let name = guest.shown();
-    let secrets = if guest.active() { guest.xml(Which::LiveWithSecrets).ok() } else { None };
-    let shows_passwords = secrets.is_some();
-    let plain = || guest.xml(if guest.active() { Which::Live } else { Which::Stored });
-    let text = match secrets.map_or_else(plain, Ok) {
-        Ok(text) => text,
-        Err(why) => return findings.push(Advice(format!("{name}: {why}"))),
+fn sockets(paths: &Paths, routes: &BTreeMap<Uuid, Route>, findings: &mut Vec<Finding>) {
+    let sockets = match units::sockets() {
+        Ok(sockets) => sockets,
+        Err(why) => return findings.push(Fault(format!("{why:#}"), "is systemd running?".to_owned())),
     };
-    let domain = match Domain::parse(&text) {
-        Ok(domain) => domain,
-        Err(why) => {
-            return findings
-                .push(Fault(format!("{name}: its XML is not understood: {why}"), remedy_for(&why).to_owned()));
-        }
-    };
-    open_to_others(&name, &domain, findings);
-    if !guest.active() {
-        for serial in &domain.serials {
-            if let Source::TcpListen { port, .. } = serial.source
-                && let Some(holder) = ports::holder(port)
-            {
-                let remedy = format!("end that program, or `console-proxy unwire {name}` if the port is ours");
-                findings
-                    .push(Fault(format!("{name} will not start: its serial port {port} is held by {holder}"), remedy));
-            }
-        }
-        return;
-    }
-    let conf = publish::qemu_conf(paths);
-    let around = Around { guarded, conf: &conf, shows_passwords, asked_for: config.guard.displays };
-    findings.extend(displays::open_to_local_users(&name, &domain, &around).into_iter().map(Advice));
-    let left_out = config.guests.skips(&guest.name) || domain.notes.no_publishing;
-    match route {
-        None if left_out => findings.push(Good(format!("{name}: left out, as configured"))),
-        None => findings.push(Fault(
-            format!("{name} runs and is not published"),
-            "`console-proxy publish --all`; if new guests are not published either, libvirt's daemon has not seen the hook: \
-             `systemctl reload libvirtd` (or virtqemud)"
-                .to_owned(),
-        )),
-        Some(route) => backends(paths, &name, route, findings),
-    }
-}
-
-fn remedy_for(why: &BadDomain) -> &'static str {
-    match why {
-        BadDomain::TooMany { .. } => "`virsh edit` it: take the devices out that it does not need",
-        BadDomain::Element("metadata", _) => "`virsh edit` it: put its <metadata> right",
-        _ => "please report it",
-    }
-}
-
-fn open_to_others(name: &str, domain: &Domain, findings: &mut Vec<Finding>) {
-    let open = |address: &str| {
-        !matches!(address, "" | "localhost") && !address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    };
-    for display in &domain.displays {
-        if let Listen::Address(Some(address)) = &display.listen
-            && open(address)
-        {
-            let websocket =
-                if display.websocket.is_some() { ", its websocket in plain text and for every Origin" } else { "" };
-            findings.push(Advice(format!(
-                "{name}: its {:?} display listens at {address}: others reach it past the proxy{websocket}",
-                display.kind
-            )));
-        }
-    }
-    for serial in domain.serials.iter().chain(domain.own_consoles()) {
-        if let Source::TcpListen { host, port, .. } = &serial.source
-            && open(host)
-        {
-            findings.push(Advice(format!(
-                "{name}: its serial port listens at {host}:{port}: others reach it past the proxy, without a password"
-            )));
-        }
-    }
-}
-
-fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding>) {
-    let before = findings.len();
-    let remedy = || "`console-proxy publish --all`, or look at the guest's log in /var/log/libvirt/qemu".to_owned();
-    if let Some(Err(why @ NotHeld::Ended(_))) = route.owner.as_ref().map(Process::hold_owner) {
-        findings.push(Fault(format!("{name}: {why}, and another one runs: its consoles are shut"), remedy()));
-    }
-    for (console, why) in route.closed() {
-        findings.push(Fault(format!("{name}: {console} cannot be opened: {}", printable(&why)), remedy()));
-    }
-    for way in &route.consoles {
-        for backend in way.raw.iter().chain(&way.websocket) {
-            // The kernel's tables tell: a connection would take a serial port's one place.
-            let there = match backend {
-                Backend::Tcp(_, port) => ports::is_listened_to(*port),
-                Backend::Unix(path) => std::path::Path::new(path).exists(),
-                Backend::Pty(number) => std::path::Path::new(&format!("/dev/pts/{number}")).exists(),
-                // QEMU has it for as long as the guest runs.
-                Backend::Display(_) => true,
-            };
-            if !there {
-                findings.push(Fault(
-                    format!("{name}: nothing listens at {backend}, which should be its {}", way.console),
-                    remedy(),
-                ));
-            }
-            if there && is_anothers(route, backend) {
-                findings.push(Fault(
-                    format!("{name}: {backend}, its {}, is not what it was when the guest was published", way.console),
-                    remedy(),
-                ));
-            }
-            let place = backend.place();
-            if place.is_some_and(|place| claims::owner(paths, &place).as_ref() != Some(&route.uuid)) {
-                findings.push(Fault(
-                    format!("{name}: {backend}, its {}, is another guest's by now", way.console),
-                    remedy(),
-                ));
-            }
-        }
-    }
-    for gone in &route.unreachable {
-        findings.push(Advice(format!("{name}: {} cannot be reached: {}", gone.console, printable(&gone.reason))));
-    }
-    if findings.len() == before {
-        let consoles: Vec<_> = route.consoles.iter().map(|way| way.console.to_string()).collect();
-        findings.push(Good(format!("{name}: port {}, {}", route.port, consoles.join(", "))));
-    }
-}
-
-/// Whether something else has a terminal's or a port's number by now.
-fn is_anothers(route: &Route, backend: &Backend) -> bool {
-    match (backend, route.held(backend)) {
-        (Backend::Tcp(ip, port), Ok(Some(Held::Listener { socket }))) => {
-            let listener = sock_diag::listener(std::net::SocketAddr::new(*ip, *port));
-            matches!(listener, Ok(Some(listener)) if listener.cookie != *socket)
-        }
-        (Backend::Pty(number), Ok(Some(Held::Terminal(expected)))) => {
-            terminal::identity(*number).is_ok_and(|now| now != *expected)
-        }
-        _ => false,
-    }
-}
-
-fn sockets(
-    paths: &Paths,
-    routes: &std::collections::BTreeMap<crate::rules::guest::Uuid, Route>,
-    findings: &mut Vec<Finding>,
-) {
-    let sockets = units::sockets().unwrap_or_default();
     for (uuid, route) in routes {
         if sockets.get(uuid).is_some_and(|unit| unit.active == Active::Yes) {
             continue;

@@ -142,7 +142,7 @@ impl Printer<'_> {
 fn find(paths: &Paths, guest: &str, wanted: Option<Console>) -> Result<String> {
     let logs = match stored(paths, guest) {
         Ok(logs) => logs,
-        Err(LibvirtError::Unreachable(_)) => {
+        Err(LibvirtError::Unreachable(_) | LibvirtError::Silent(_)) => {
             let route = ticket::published(paths, guest)?;
             route.consoles.into_iter().filter(|way| way.console.is_text()).map(|way| (way.console, way.log)).collect()
         }

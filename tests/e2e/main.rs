@@ -9,6 +9,7 @@ mod auth;
 mod broker;
 mod channel;
 mod displays;
+mod doctor;
 mod faults;
 mod front;
 mod guard;

@@ -156,7 +156,7 @@ fn bring(host: &Host<'_>, guest: &Guest, memory: &mut Memory) -> Result<(), Trou
         Err(why) => why,
     };
     match why.downcast_ref::<LibvirtError>() {
-        Some(LibvirtError::Lost(_) | LibvirtError::Unreachable(_)) => {
+        Some(LibvirtError::Lost(_) | LibvirtError::Unreachable(_) | LibvirtError::Silent(_)) => {
             memory.seen.remove(&guest.uuid);
             return Err(why.into());
         }
