@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -208,8 +208,14 @@ impl Upgrade {
     }
 }
 
-/// Serves one connection until it ends or is upgraded. `patience` is for each request's head.
-pub async fn serve<F, A>(client: Client, patience: Duration, handler: F) -> Result<(), hyper::Error>
+/// Serves one connection until it ends or is upgraded. `patience` is for each request's head. After `last` no further
+/// request is taken; the answer that is under way goes out.
+pub async fn serve<F, A>(
+    client: Client,
+    patience: Duration,
+    last: impl Future<Output = ()>,
+    handler: F,
+) -> Result<(), hyper::Error>
 where
     F: Fn(Asked) -> A,
     A: Future<Output = Reply>,
@@ -225,13 +231,22 @@ where
     });
     let back = Arc::new(Mutex::new(None));
     let lent = Lent { client: Some(client), back: back.clone(), stalled: None };
-    let served = hyper::server::conn::http1::Builder::new()
+    let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(LARGEST_HEAD)
         .serve_connection(TokioIo::new(lent), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let served = {
+        let mut serving = pin!(serving);
+        tokio::select! {
+            served = &mut serving => served,
+            () = last => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        }
+    };
     let unused = back.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(mut client) = unused {
         linger(&mut client).await;
@@ -388,7 +403,7 @@ mod tests {
         let (client, mut browser) = tokio::io::duplex(1000);
         browser.write_all(REQUEST).await.unwrap();
         let start = Instant::now();
-        assert!(serve(Client::Memory(client), PATIENCE, large).await.is_err());
+        assert!(serve(Client::Memory(client), PATIENCE, std::future::pending(), large).await.is_err());
         assert!((STALLED..STALLED + PATIENCE).contains(&start.elapsed()), "{:?}", start.elapsed());
     }
 
@@ -406,7 +421,7 @@ mod tests {
                 }
             }
         };
-        let (_, got) = tokio::join!(serve(Client::Memory(client), PATIENCE, large), reading);
+        let (_, got) = tokio::join!(serve(Client::Memory(client), PATIENCE, std::future::pending(), large), reading);
         assert!(got > 10_000, "{got}");
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::Dir;
 use super::files;
 use crate::rules::route::hex;
 use crate::rules::session::{Bought, MOST, Session, Standing};
+use crate::rules::shares::{Keeping, Kept, may_keep};
 
 /// A session's name: the SHA-256 of its cookie in hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,8 @@ fn random() -> io::Result<String> {
 const MOST_SPENT: usize = 3 * MOST;
 /// Of one record, in bytes.
 const LARGEST: u64 = 256 << 10;
+/// And of one person's.
+const MOST_SPENT_OF_ONE: usize = MOST_SPENT / 2;
 
 /// The folder of one guest's sessions.
 #[derive(Clone, Debug)]
@@ -77,7 +80,7 @@ pub enum NoSession {
     /// A ticket buys one.
     #[error("this ticket has bought its session already: get another one")]
     Bought,
-    /// [`MOST`] are alive.
+    /// [`MOST`] are alive, or a person's share is in use.
     #[error("too many sessions are open")]
     TooMany,
     /// The disk.
@@ -92,31 +95,52 @@ impl Store {
         Self { folder: state.join("sessions") }
     }
 
-    /// Keeps a new session; returns its secrets. `is_alive` clears out those that have ended.
-    pub fn add(&self, session: &Session, is_alive: impl Fn(&Id, &Session) -> bool) -> Result<Secrets, NoSession> {
+    /// Keeps a new session; returns its secrets, and the session that made room for it, if one
+    /// did. `is_alive` clears out those that have ended; one that `is_in_use` makes no room.
+    pub fn add(
+        &self,
+        session: &Session,
+        is_alive: impl Fn(&Id, &Session) -> bool,
+        is_in_use: impl Fn(&Id) -> bool,
+    ) -> Result<(Secrets, Option<Session>), NoSession> {
         // For the group, which all proxies run in: the next one of this guest may have another user. The unit
         // forbids a set-group-ID bit (RestrictSUIDSGID=).
         files::make_folder(&self.folder, 0o770)?;
-        let (mut alive, mut spent) = (0, 0);
+        let who = session.who();
+        let (mut alive, mut spent, mut own_spent) = (Vec::new(), 0, 0);
         for (id, old) in self.records() {
             if session.ticket().is_some() && old.ticket() == session.ticket() {
                 return Err(NoSession::Bought);
             }
             if !old.is_logged_out() && is_alive(&id, &old) {
-                alive += 1;
+                alive.push((id, old.who(), old));
             } else if old.keeps_its_ticket_spent(session.began) {
                 spent += 1;
+                own_spent += usize::from(old.who() == who);
             } else {
                 files::remove(&self.folder.join(&id.0))?;
             }
         }
-        if alive >= MOST || (session.ticket().is_some() && spent >= MOST_SPENT) {
+        if session.ticket().is_some() && (spent >= MOST_SPENT || own_spent >= MOST_SPENT_OF_ONE) {
             return Err(NoSession::TooMany);
+        }
+        let kept = alive.iter().map(|(id, who, old)| Kept {
+            who,
+            last_used: (old.last_used, old.began),
+            in_use: is_in_use(id),
+        });
+        let goes = match may_keep(&kept.collect::<Vec<_>>(), &who, MOST) {
+            Keeping::Room => None,
+            Keeping::Instead(index) => Some(alive.swap_remove(index)),
+            Keeping::Full => return Err(NoSession::TooMany),
+        };
+        if let Some((id, ..)) = &goes {
+            self.remove(id)?;
         }
         let secrets = Secrets { cookie: random()?, second: random()? };
         let session = Session { secret: sha256(secrets.second.as_bytes()), ..session.clone() };
         self.write(&Id::of_cookie(&secrets.cookie), &session)?;
-        Ok(secrets)
+        Ok((secrets, goes.map(|(_, _, session)| session)))
     }
 
     /// The session of that name, alive or not; none where somebody logged out.
@@ -172,7 +196,7 @@ impl Store {
         let Ok(entries) = Dir::read_from(&folder) else { return Vec::new() };
         let named = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
         let ids = named.filter(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())).map(Id);
-        ids.take(MOST + MOST_SPENT).filter_map(|id| read(&folder, &id).map(|session| (id, session))).collect()
+        ids.take(2 * MOST + MOST_SPENT).filter_map(|id| read(&folder, &id).map(|session| (id, session))).collect()
     }
 }
 
@@ -193,11 +217,15 @@ mod tests {
         Session { sub: "ann".into(), bought, began: 0, ends: 10, last_used: 0, secret: String::new() }
     }
 
+    fn add(store: &Store, session: &Session, are_alive: bool) -> Result<Secrets, NoSession> {
+        store.add(session, |_, _| are_alive, |_| false).map(|(secrets, _)| secrets)
+    }
+
     #[test]
     fn a_cookie_finds_its_session_and_the_folder_knows_neither_of_its_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        let Secrets { cookie, second } = store.add(&session("a"), |_, _| true).unwrap();
+        let Secrets { cookie, second } = add(&store, &session("a"), true).unwrap();
         assert_eq!((cookie.len(), second.len(), cookie == second), (43, 43, false));
         let id = Id::of_cookie(&cookie);
         let kept = store.get(&id).unwrap();
@@ -218,7 +246,7 @@ mod tests {
     #[test]
     fn a_link_in_the_folders_place_leads_to_no_other_guests_sessions() {
         let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let id = Id::of_cookie(&Store::new(other.path()).add(&session("a"), |_, _| true).unwrap().cookie);
+        let id = Id::of_cookie(&add(&Store::new(other.path()), &session("a"), true).unwrap().cookie);
         std::os::unix::fs::symlink(other.path().join("sessions"), own.path().join("sessions")).unwrap();
         let store = Store::new(own.path());
         assert_eq!((store.all().len(), store.get(&id)), (0, None));
@@ -229,9 +257,9 @@ mod tests {
     fn a_ticket_buys_no_other_session_after_the_administrator_ended_it_or_by_time() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        store.add(&session("a"), |_, _| true).unwrap();
-        store.add(&session("b"), |_, _| false).unwrap();
-        assert!(matches!(store.add(&session("a"), |_, _| false), Err(NoSession::Bought)));
+        add(&store, &session("a"), true).unwrap();
+        add(&store, &session("b"), false).unwrap();
+        assert!(matches!(add(&store, &session("a"), false), Err(NoSession::Bought)));
     }
 
     #[test]
@@ -239,13 +267,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let at = |seconds: u64, jti| Session { began: seconds * 1000, ends: seconds + 60, ..session(jti) };
-        let id = Id::of_cookie(store.add(&at(100, "a"), |_, _| true).unwrap().cookie);
+        let id = Id::of_cookie(add(&store, &at(100, "a"), true).unwrap().cookie);
         store.remove(&id).unwrap();
         assert_eq!((store.get(&id), store.all().len()), (None, 0));
         store.touch(&id, 101).unwrap();
         assert_eq!(store.get(&id), None, "it stays ended");
-        assert!(matches!(store.add(&at(409, "a"), |_, _| true), Err(NoSession::Bought)));
-        store.add(&at(410, "b"), |_, _| true).unwrap();
+        assert!(matches!(add(&store, &at(409, "a"), true), Err(NoSession::Bought)));
+        add(&store, &at(410, "b"), true).unwrap();
         assert_eq!(fs::read_dir(folder.path().join("sessions")).unwrap().count(), 1, "it is kept no longer");
     }
 
@@ -253,14 +281,15 @@ mod tests {
     fn a_ticket_buys_one_session_and_ended_ones_make_room() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
-        store.add(&session("a"), |_, _| true).unwrap();
-        assert!(matches!(store.add(&session("a"), |_, _| true), Err(NoSession::Bought)));
+        add(&store, &session("a"), true).unwrap();
+        assert!(matches!(add(&store, &session("a"), true), Err(NoSession::Bought)));
         for i in 0..MOST - 1 {
-            store.add(&session(&i.to_string()), |_, _| true).unwrap();
+            add(&store, &Session { sub: i.to_string(), ..session(&i.to_string()) }, true).unwrap();
         }
-        assert!(matches!(store.add(&session("last"), |_, _| true), Err(NoSession::TooMany)));
+        let last = Session { sub: "last".into(), ..session("last") };
+        assert!(matches!(add(&store, &last, true), Err(NoSession::TooMany)));
         let later = Session { began: 310_000, ..session("last") };
-        store.add(&later, |_, _| false).unwrap();
+        add(&store, &later, false).unwrap();
         assert_eq!(store.all().len(), 1);
     }
 
@@ -274,7 +303,7 @@ mod tests {
             5000,
             60,
         );
-        let ids = [(); 2].map(|()| Id::of_cookie(store.add(&session, |_, _| true).unwrap().cookie));
+        let ids = [(); 2].map(|()| Id::of_cookie(add(&store, &session, true).unwrap().cookie));
         let later = Standing { checked: 7, ..Standing::default() };
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]).unwrap().bought, Bought::Password(later.clone()));
@@ -282,5 +311,31 @@ mod tests {
         store.found(&ids[0], &later).unwrap();
         assert_eq!(store.get(&ids[0]), None);
         assert_eq!(store.get(&ids[1]).unwrap().bought, session.bought);
+    }
+
+    #[test]
+    fn a_person_ends_their_own_oldest_session_with_one_more_than_their_share_and_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let of = |user: &str, at: u64| Session::by_password(user.into(), Standing::default(), at * 1000, 60);
+        let in_use = Id::of_cookie(add(&store, &of("ann", 0), true).unwrap().cookie);
+        let bob = Id::of_cookie(add(&store, &of("bob", 0), true).unwrap().cookie);
+        let ids: Vec<_> = (1..16).map(|at| Id::of_cookie(add(&store, &of("ann", at), true).unwrap().cookie)).collect();
+        let (_, ended) = store.add(&of("ann", 16), |_, _| true, |id| *id == in_use).unwrap();
+        assert_eq!(ended.map(|session| session.began), Some(1000));
+        assert_eq!((store.get(&ids[0]), store.all().len()), (None, 17));
+        assert!(store.get(&in_use).is_some() && store.get(&bob).is_some());
+        assert!(matches!(store.add(&of("ann", 17), |_, _| true, |_| true), Err(NoSession::TooMany)));
+    }
+
+    #[test]
+    fn the_tickets_that_one_person_spends_leave_room_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        for n in 0..MOST_SPENT_OF_ONE {
+            add(&store, &session(&n.to_string()), false).unwrap();
+        }
+        assert!(matches!(add(&store, &session("more"), false), Err(NoSession::TooMany)));
+        add(&store, &Session { sub: "root".into(), ..session("root") }, false).unwrap();
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn refused(guest: &Guest, peer: &Peer, refused: &Refused) {
         return tracing::debug!("{peer} is answered {}: {}", refused.status, plain(&refused.words));
     };
     let audit = &guest.audit;
-    let lines = audit.gathering.borrow_mut().refused(limits::source(peer), reason, audit.now());
+    let lines = audit.gathering.borrow_mut().refused(limits::network(peer), reason, audit.now());
     for line in lines {
         match line {
             Line::This => tell(guest, peer, refused, reason),
@@ -122,6 +122,34 @@ fn tell_more(guest: &Guest, more: &More) {
     );
 }
 
+/// Tells that a guest's port is full, and who has it.
+pub(super) fn full(guest: &Guest, holders: &str, count: usize) {
+    let (uuid, name) = about(guest);
+    let shown = name.clone().unwrap_or_default();
+    tracing::warn!(
+        event = "full",
+        guest = uuid,
+        guest_name = name,
+        count,
+        holders,
+        "the port of {shown} is full with {count} connections: {holders}; the oldest without a right make room"
+    );
+}
+
+/// Tells that it is so no more.
+pub(super) fn has_room(guest: &Guest, made_room: u64, kept_out: u64) {
+    let (uuid, name) = about(guest);
+    let shown = name.clone().unwrap_or_default();
+    let count = made_room + kept_out;
+    tracing::info!(
+        event = "full-over",
+        guest = uuid,
+        guest_name = name,
+        count,
+        "the port of {shown} has room again: {made_room} connections made room for others, {kept_out} found none at once"
+    );
+}
+
 /// The guest's UUID and name, as far as they are known: it may have stopped.
 fn about(guest: &Guest) -> (Option<String>, Option<String>) {
     if let Ok(Some(route)) = guest.route() {
@@ -146,6 +174,15 @@ pub(super) fn logout(route: &Route, peer: &Peer, person: &str, how: &str) {
     tracing::info!(
         event = "logout", guest = %route.uuid, guest_name, person, auth, from = %peer,
         "logout from {guest_name} from {peer}: {person} ({auth})"
+    );
+}
+
+/// Tells that a session ended because another one needed its place.
+pub(super) fn dropped(route: &Route, person: &str, how: &str) {
+    let (guest_name, person, auth) = (plain(&route.name), plain(person), plain(how));
+    tracing::info!(
+        event = "session-dropped", guest = %route.uuid, guest_name, person, auth,
+        "dropped a session of {guest_name}, which another one needed the place of: {person} ({auth})"
     );
 }
 

@@ -127,14 +127,15 @@ async fn decide(
     match endpoint {
         Endpoint::Guest => {
             let person = identify(&guest, &route, asked, peer).await?;
+            connection.shown(person.who());
             // A ticket that a guest's settings leave nothing of is still a good one.
             if person.rights.is_none() && person.is_user() {
                 return Err(no_right(&person.name));
             }
             Ok(about(&guest, &route, &person).await)
         }
-        Endpoint::Session => buy_session(&guest, &route, asked, peer).await,
-        Endpoint::Logout => log_out(&guest, &route, asked, peer),
+        Endpoint::Session => buy_session(&guest, &route, asked, peer, &connection).await,
+        Endpoint::Logout => log_out(&guest, &route, asked, peer, &connection),
         Endpoint::FirstDisplay | Endpoint::Console(_) => {
             open_console(guest, route, endpoint, peer, connection, asked).await
         }
@@ -180,8 +181,15 @@ fn json_reply(status: u16, body: &serde_json::Value) -> Reply {
 
 /// `POST /api/session`: a ticket or a password becomes a session: a cookie, and a second secret in the body. The browser
 /// sends the cookie to every port of this host's name; the body is read by pages of this origin alone.
-async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+async fn buy_session(
+    guest: &Rc<Guest>,
+    route: &Route,
+    asked: &Asked,
+    peer: &Peer,
+    connection: &Connection,
+) -> Result<Reply, Refused> {
     let person = identify(guest, route, asked, peer).await?;
+    connection.shown(person.who());
     let life = guest.config().access.session_life.as_secs();
     let how = person.how();
     let session = match person.proof {
@@ -198,11 +206,15 @@ async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Pee
     let is_alive = |id: &Id, old: &Session| {
         guest.is_alive(id, old) && guest.ended(route, &Subject::of_session(id.as_str(), old)).is_none()
     };
-    let secrets = guest.store.add(&session, is_alive).map_err(|why| match why {
+    let is_in_use = |id: &Id| guest.live.all().iter().any(|entry| entry.viewer == viewer_of(id));
+    let (secrets, dropped) = guest.store.add(&session, is_alive, is_in_use).map_err(|why| match why {
         NoSession::Bought => refuse(401, why.to_string()).because(Reason::Ticket).of(&session.sub),
         NoSession::TooMany => refuse(429, why.to_string()).of(&session.sub),
         NoSession::Io(_) => refuse(500, why.to_string()),
     })?;
+    if let Some(dropped) = dropped {
+        audit::dropped(route, &dropped.sub, &dropped.how());
+    }
     audit::login(route, peer, &session.sub, &how);
     let mut reply = json_reply(200, &json!({"secret": secrets.second}));
     reply.headers.push(("set-cookie", set_cookie(guest, route, &secrets.cookie, life)));
@@ -210,8 +222,15 @@ async fn buy_session(guest: &Rc<Guest>, route: &Route, asked: &Asked, peer: &Pee
 }
 
 /// `POST /api/logout`: the session and its websockets end.
-fn log_out(guest: &Guest, route: &Route, asked: &Asked, peer: &Peer) -> Result<Reply, Refused> {
+fn log_out(
+    guest: &Guest,
+    route: &Route,
+    asked: &Asked,
+    peer: &Peer,
+    connection: &Connection,
+) -> Result<Reply, Refused> {
     let (id, session) = session_to_end(guest, route, asked)?;
+    connection.shown(session.who());
     guest.store.remove(&id).map_err(|why| refuse(500, format!("the session cannot be ended: {why}")))?;
     for entry in guest.live.all().iter().filter(|entry| entry.viewer == viewer_of(&id)) {
         entry.end(End::LOGGED_OUT);

@@ -15,6 +15,7 @@ use crate::edges::publish::now;
 use crate::edges::sessions::{Id, sha256};
 use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
+use crate::rules::person::Who;
 use crate::rules::request::{self, OriginVerdict};
 use crate::rules::revoked::Subject;
 use crate::rules::rights::Rights;
@@ -50,6 +51,16 @@ impl Person {
             };
             refuse(403, words).because(Reason::Right).of(&self.name)
         })
+    }
+
+    /// Who they are, for their shares.
+    pub(super) fn who(&self) -> Who {
+        match &self.proof {
+            Proof::Ticket(claims) => Who::bearer(&claims.iss, &claims.sub),
+            Proof::Session(_, session) => session.who(),
+            Proof::Password(_) => Who::User(self.name.clone()),
+            Proof::Open => Who::Anyone,
+        }
     }
 
     /// How they showed who they are, for people.

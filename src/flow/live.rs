@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
@@ -12,6 +13,7 @@ use crate::edges::sessions::Id;
 use crate::rules::close::End;
 use crate::rules::config::Status;
 use crate::rules::guest::{Console, printable};
+use crate::rules::person::Who;
 use crate::rules::route::Reached;
 use crate::rules::session::Standing;
 use crate::rules::ticket::{Claims, Mode};
@@ -27,6 +29,8 @@ pub struct Entry {
     pub mode: Mode,
     /// The person; any text.
     pub person: String,
+    /// Who that is, for their shares.
+    pub who: Who,
     /// The ticket or session that let them in: sockets of one client share it.
     pub viewer: String,
     /// How they showed who they are, for people: `password`, `ticket ISSUER/JTI`.
@@ -91,6 +95,8 @@ pub struct Opening {
     pub mode: Mode,
     /// The person.
     pub person: String,
+    /// Who that is, for their shares.
+    pub who: Who,
     /// The ticket or session.
     pub viewer: String,
     /// How they showed who they are.
@@ -138,7 +144,8 @@ pub struct Seat {
 #[derive(Debug)]
 pub struct Connection {
     counted: Counted,
-    _place: Option<Place>,
+    /// None where the limits know nothing of it.
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -152,7 +159,42 @@ impl Connection {
     /// A request for an address behind a reverse proxy, as a connection of that address.
     #[must_use]
     pub(super) fn behind(connection: Rc<Self>, place: Place) -> Self {
-        Self { counted: Counted::Below(connection), _place: Some(place) }
+        Self { counted: Counted::Below(connection), place: Some(place) }
+    }
+
+    /// Somebody has shown a right on it.
+    pub(super) fn shown(&self, who: Who) {
+        if let Some(place) = &self.place {
+            place.shown(who);
+        }
+    }
+
+    /// A console is open on it.
+    pub(super) fn opened(&self) {
+        if let Some(place) = &self.place {
+            place.opened();
+        }
+    }
+
+    /// Whether nobody has shown a right on it.
+    pub(super) fn is_strangers(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_strangers)
+    }
+
+    /// Returns when its place is another's: it has to end.
+    pub(super) async fn lost(&self) {
+        match &self.place {
+            Some(place) => place.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Returns when it is that old, if it is a stranger's then.
+    pub(super) async fn outlived(&self, life: Duration) {
+        match &self.place {
+            Some(place) => place.outlived(life).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -167,7 +209,7 @@ impl Live {
     #[must_use]
     pub(super) fn connect_from(self: &Rc<Self>, place: Option<Place>) -> Connection {
         self.connections.set(self.connections.get() + 1);
-        Connection { counted: Counted::Here(self.clone()), _place: place }
+        Connection { counted: Counted::Here(self.clone()), place }
     }
 
     /// Open connections, sessions or not.
@@ -179,12 +221,13 @@ impl Live {
     /// Enters a session.
     #[must_use]
     pub fn enter(self: &Rc<Self>, opening: Opening) -> Seat {
-        let Opening { console, reached, mode, person, viewer, how, pass, client, from, since } = opening;
+        let Opening { console, reached, mode, person, who, viewer, how, pass, client, from, since } = opening;
         let entry = Rc::new(Entry {
             console,
             reached: Cell::new(reached),
             mode,
             person,
+            who,
             viewer,
             how,
             pass,
@@ -307,6 +350,12 @@ impl Entry {
         (&self.viewer, self.client.as_deref())
     }
 
+    /// Whether [`Self::end`] was called.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
     /// Ends the session; the first reason counts.
     pub fn end(&self, end: End) {
         self.end.send_if_modified(|slot| {
@@ -367,6 +416,7 @@ mod tests {
             reached: Reached::Bridged,
             mode: Mode::Control,
             person: person.into(),
+            who: Who::User(person.into()),
             viewer: "j".into(),
             how: "password".into(),
             pass: Pass::Open,

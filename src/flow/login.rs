@@ -16,20 +16,21 @@ use super::refused::{Refused, refuse};
 use crate::edges::publish::now;
 use crate::rules::audit::Reason;
 use crate::rules::auth::{Answer, Question, Verdict, is_password, is_user};
-use crate::rules::limits::Source;
 use crate::rules::route::Route;
 use crate::rules::session::Standing;
+use crate::rules::source::Network;
 
 /// The most passwords that are checked at a time for one guest: each may be held up by its PAM module.
 const MOST: usize = 16;
-/// And of those that come from one address, which wait for each other: all guests of the host share one auth unit.
+/// And of those that come from one address, which wait for each other: all guests of the host share one auth unit. Of a
+/// wider IPv6 network its [`Network::times`].
 const MOST_OF_ONE: usize = 2;
 
 /// The passwords that are being checked.
 #[derive(Debug)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
-    each: RefCell<BTreeMap<Source, Arc<Semaphore>>>,
+    each: RefCell<BTreeMap<Network, Arc<Semaphore>>>,
 }
 
 impl Default for Turns {
@@ -39,10 +40,13 @@ impl Default for Turns {
 }
 
 impl Turns {
-    fn of(&self, peer: &Peer) -> Arc<Semaphore> {
+    fn of(&self, peer: &Peer) -> Vec<Arc<Semaphore>> {
         let mut each = self.each.borrow_mut();
         each.retain(|_, turns| Arc::strong_count(turns) > 1);
-        each.entry(limits::source(peer)).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_ONE))).clone()
+        let most = |network: Network| MOST_OF_ONE * network.times() as usize;
+        let all = limits::network(peer).all();
+        all.map(|network| each.entry(network).or_insert_with(|| Arc::new(Semaphore::new(most(network)))).clone())
+            .collect()
     }
 
     /// Whether a password is being checked.
@@ -66,7 +70,11 @@ pub(super) async fn log_in(
         return Err(wrong());
     }
     // Waiting ends with the client: nothing has been asked. Semaphores of ours are never closed.
-    let own_turn = guest.logins.of(peer).acquire_owned().await;
+    // From the narrowest network on, so that nobody waits for who waits for them.
+    let mut own_turn = Vec::new();
+    for turns in guest.logins.of(peer) {
+        own_turn.push(turns.acquire_owned().await);
+    }
     let Ok(turn) = guest.logins.all.clone().try_acquire_owned() else {
         return Err(refuse(429, "too many passwords are being checked: try again in a moment"));
     };

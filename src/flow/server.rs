@@ -9,12 +9,14 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::entry::{self, Peer};
 use super::guest::Guest;
+use super::limits::NoPlace;
 use super::live::Connection;
 use super::standing;
 use super::{audit, limits};
 use crate::edges::http::{self, Asked, Client, Reply};
 use crate::edges::tls;
 use crate::rules::close::End;
+use crate::rules::limits::{STRANGER_LIFE, STRANGER_REQUESTS, STRANGER_REST};
 
 /// How much the kernel takes for a client that has not acknowledged it, in bytes; it doubles this for
 /// its own needs.
@@ -68,7 +70,9 @@ pub async fn run(guest: Rc<Guest>, listeners: Vec<Listener>, idle: bool, stop: i
     let ended = tokio::select! {
         ended = serve_all(&guest, &listeners, idle, stop) => ended,
         never = audit::keep_telling(&guest) => match never {},
+        never = limits::watch(&guest) => match never {},
     };
+    limits::tell_over(&guest);
     audit::tell_rest(&guest);
     ended
 }
@@ -119,17 +123,14 @@ async fn accept_all(guest: &Rc<Guest>, listeners: &[Listener]) {
 
 async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
     loop {
-        // Full: others wait in the kernel's backlog, which PID 1 keeps.
-        while guest.live.connections() >= guest.config().proxy.max_connections {
-            guest.live.changed().await;
-        }
         match listener.accept().await {
             Ok(arrived) => {
                 let (Arrived::Tcp(_, peer) | Arrived::Unix(_, peer)) = &arrived;
                 match limits::admit(guest, peer) {
                     Ok(connection) => drop(tokio::task::spawn_local(serve(guest.clone(), arrived, connection))),
+                    Err(NoPlace::Full) => drop(tokio::task::spawn_local(serve_later(guest.clone(), arrived))),
                     // It is closed at once: whoever has so many has heard enough.
-                    Err(refused) => audit::refused(guest, peer, &refused),
+                    Err(NoPlace::Refused(refused)) => audit::refused(guest, peer, &refused),
                 }
             }
             Err(why) => {
@@ -141,7 +142,26 @@ async fn accept_one(guest: &Rc<Guest>, listener: &Listener) {
     }
 }
 
+/// Serves one for whom there is no room yet, if there is in time.
+async fn serve_later(guest: Rc<Guest>, arrived: Arrived) {
+    let (Arrived::Tcp(_, peer) | Arrived::Unix(_, peer)) = &arrived;
+    let Some(connection) = limits::wait(&guest, peer).await else {
+        return tracing::debug!("{peer}: no connection came free in time");
+    };
+    serve(guest, arrived, connection).await;
+}
+
 async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
+    let (Arrived::Tcp(_, peer) | Arrived::Unix(_, peer)) = &arrived;
+    let peer = peer.clone();
+    tokio::select! {
+        () = serve_here(guest, arrived, connection.clone()) => {}
+        () = connection.lost() => tracing::debug!("{peer}: another one needed the place"),
+        () = connection.outlived(STRANGER_LIFE + STRANGER_REST) => tracing::debug!("{peer}: no right was shown in time"),
+    }
+}
+
+async fn serve_here(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
     let patience = guest.config().proxy.handshake_timeout;
     let deadline = tokio::time::Instant::now() + patience;
     let (client, peer) = match arrived {
@@ -149,8 +169,9 @@ async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
         Arrived::Tcp(tcp, peer) => match tokio::time::timeout_at(deadline, secure(&guest, tcp)).await {
             Ok(Ok(Secured::Client(client))) => (client, peer),
             Ok(Ok(Secured::Plain(tcp))) => {
-                let redirecting =
-                    http::serve(Client::Plain(tcp), patience, |asked| std::future::ready(redirect(&asked)));
+                let redirecting = http::serve(Client::Plain(tcp), patience, std::future::pending(), |asked| {
+                    std::future::ready(redirect(&asked))
+                });
                 let _ = tokio::time::timeout_at(deadline, redirecting).await;
                 return;
             }
@@ -158,20 +179,28 @@ async fn serve(guest: Rc<Guest>, arrived: Arrived, connection: Rc<Connection>) {
             Err(_) => return tracing::debug!("{peer}: the TLS handshake took too long"),
         },
     };
-    let has_asked = Cell::new(false);
+    let asked_so_far = Cell::new(0);
     let handler = |asked| {
-        has_asked.set(true);
-        entry::answer(guest.clone(), peer.clone(), connection.clone(), asked)
+        asked_so_far.set(asked_so_far.get() + 1);
+        let is_last = asked_so_far.get() >= STRANGER_REQUESTS;
+        let (guest, peer, connection) = (guest.clone(), peer.clone(), connection.clone());
+        async move {
+            let mut reply = entry::answer(guest, peer, connection.clone(), asked).await;
+            if is_last && connection.is_strangers() && reply.status != 101 {
+                reply.headers.push(("connection", "close".to_owned()));
+            }
+            reply
+        }
     };
     // One deadline for the handshake and the first request's head; hyper's own is for each later head.
     let too_late = async {
         tokio::time::sleep_until(deadline).await;
-        if has_asked.get() {
+        if asked_so_far.get() > 0 {
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
-        served = http::serve(client, patience, handler) => if let Err(why) = served {
+        served = http::serve(client, patience, connection.outlived(STRANGER_LIFE), handler) => if let Err(why) = served {
             tracing::debug!("{peer}: {why}");
         },
         () = too_late => tracing::debug!("{peer}: the request took too long"),

@@ -24,6 +24,7 @@ use crate::rules::config::Sharing;
 use crate::rules::guest::{Console, printable};
 use crate::rules::request::{self, Endpoint};
 use crate::rules::route::{Backend, Reached, Route, Way};
+use crate::rules::shares::{self, Sitting};
 use crate::rules::ticket::Mode;
 use crate::rules::told::Wish;
 
@@ -47,6 +48,7 @@ pub(super) async fn open_console(
     let wish = Wish::of_query(&asked.query)?;
     let client = request::client(&asked.query)?.map(str::to_owned);
     let person = identify(&guest, &route, asked, peer).await?;
+    connection.shown(person.who());
     let (way, mode) = choose(&guest, &route, endpoint, &person, client.as_deref())?;
     let is_bridged = mode == Mode::View || (way.console == Console::Spice && guest.spice.is_bridged(&route));
     let reached = if is_bridged { Reached::Bridged } else { way.reached() };
@@ -57,6 +59,7 @@ pub(super) async fn open_console(
         reached: if matches!(way.raw, Some(Backend::Pty(_))) { Reached::Pty } else { reached },
         mode,
         person: person.name.clone(),
+        who: person.who(),
         viewer: person.viewer.clone(),
         how: person.how(),
         pass: person.pass(),
@@ -75,6 +78,7 @@ pub(super) async fn open_console(
     if way.console.is_text() && mode == Mode::Control && guest.config().serial.viewers == Sharing::TakeOver {
         take_over(&guest, &seat);
     }
+    connection.opened();
     let session = Running { guest, route, seat, person, wanted, _connection: connection };
     tokio::task::spawn_local(session.run(upgrade, opened));
     Ok(upgrade::accept(&key, asked))
@@ -118,7 +122,7 @@ fn choose(
     if let Some(words) = way.refused_for(mode) {
         return Err(refuse(403, words).because(Reason::Right).of(&person.name));
     }
-    limits::has_room(guest, &person.name)?;
+    limits::has_room(guest, &person.who(), &person.name)?;
     if console == Console::Spice {
         guest.spice.may_come(&guest.live, (person.viewer.as_str(), client), guest.config().spice.viewers)?;
         return Ok((way.clone(), mode));
@@ -131,15 +135,37 @@ fn choose(
     {
         return Err(refuse(409, format!("{console} is in use by {}", spice::who(holder))));
     }
-    // Clients are counted, not sockets; of SPICE there is one.
-    let own = (person.viewer.as_str(), client);
-    let mut viewers: Vec<_> = sessions.iter().map(|entry| entry.client()).filter(|client| *client != own).collect();
-    viewers.sort_unstable();
-    viewers.dedup();
-    if viewers.len() >= guest.config().proxy.max_viewers {
-        return Err(refuse(429, format!("{console} has {} viewers already", viewers.len())).of(&person.name));
-    }
+    sit(guest, person, (console, mode, client))?;
     Ok((way.clone(), mode))
+}
+
+/// Finds a seat at a console for one more client, be it another's. Clients are counted, not sockets; of SPICE there is
+/// one.
+fn sit(guest: &Guest, person: &Person, comes: (Console, Mode, Option<&str>)) -> Result<(), Refused> {
+    let (console, mode, client) = comes;
+    let config = guest.config();
+    let (most, share) = (config.proxy.max_viewers, config.proxy.max_viewers_per_person);
+    let sessions: Vec<_> = guest.live.on(console).into_iter().filter(|entry| !entry.is_ended()).collect();
+    let taken: Vec<_> = sessions
+        .iter()
+        .map(|entry| shares::Seat { client: entry.client(), who: &entry.who, mode: entry.mode })
+        .collect();
+    let who = person.who();
+    let own = shares::Seat { client: (person.viewer.as_str(), client), who: &who, mode };
+    match shares::may_sit(&taken, &own, most, share) {
+        Sitting::Room => Ok(()),
+        Sitting::Instead(other) => {
+            for entry in sessions.iter().filter(|entry| entry.client() == other) {
+                entry.end(End::MadeRoom(printable(&person.name)));
+            }
+            Ok(())
+        }
+        Sitting::Share => {
+            let words = format!("{} has {share} of the places at {console} already", printable(&person.name));
+            Err(refuse(429, words).of(&person.name))
+        }
+        Sitting::Full => Err(refuse(429, format!("{console} has {most} viewers already")).of(&person.name)),
+    }
 }
 
 async fn open(guest: &Rc<Guest>, route: &Route, way: &Way, seat: &Seat) -> Result<Opened, Refused> {

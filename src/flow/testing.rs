@@ -48,6 +48,7 @@ pub(super) fn opening(console: Console) -> Opening {
         reached: Reached::Bridged,
         mode: Mode::Control,
         person: "ann".into(),
+        who: crate::rules::person::Who::User("ann".into()),
         viewer: "ann".into(),
         how: "password".into(),
         pass: Pass::Open,

@@ -68,8 +68,10 @@ pub(super) fn refuse_console(
     let (Ok(key), Some(upgrade)) = (check(asked), asked.take_upgrade()) else { return refused.reply() };
     let (guest, end) = (guest.clone(), End::Refused(refused.status, refused.words));
     tokio::task::spawn_local(async move {
-        say(&guest, upgrade, &end).await;
-        drop(connection);
+        tokio::select! {
+            () = say(&guest, upgrade, &end) => {}
+            () = connection.lost() => {}
+        }
     });
     accept(&key, asked)
 }

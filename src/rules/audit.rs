@@ -1,19 +1,20 @@
 //! What the journal is told of refusals, so that a stranger can neither fill it nor hide in it: of each address ten a
-//! minute one by one, and how many more there were when the minute is over. The state is bounded: addresses beyond
-//! the first [`MOST`] are counted together. Knows no clock: times are counted from any moment.
+//! minute one by one, of an IPv6 network around it twice or four times as many, and how many more there were when the
+//! minute is over. The state is bounded: networks beyond the first [`MOST`] are counted together. Knows no clock: times
+//! are counted from any moment.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::guest::printable;
-use super::limits::Source;
+use super::source::Network;
 
-/// So many refusals of an address are told one by one, each minute.
+/// So many refusals of an address are told one by one, each minute; of a wider network its [`Network::times`].
 pub const SINGLE: u32 = 10;
-/// For so long an address's refusals are counted together.
+/// For so long a network's refusals are counted together.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// So many addresses are told apart at a time.
+/// So many networks are told apart at a time.
 pub const MOST: usize = 256;
 /// The most characters of a text from outside in the journal.
 pub const LONGEST: usize = 200;
@@ -65,8 +66,8 @@ pub enum Line {
 /// Refusals that were not told one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct More {
-    /// Whose; `None` where many addresses were counted together.
-    pub from: Option<Source>,
+    /// Whose; `None` where many networks were counted together.
+    pub from: Option<Network>,
     /// How many for each reason, in the order of [`Reason::ALL`].
     counts: [u32; Reason::ALL.len()],
 }
@@ -89,13 +90,13 @@ impl More {
 impl fmt::Display for More {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.from {
-            Some(source) => write!(f, "{source}"),
+            Some(network) => write!(f, "{network}"),
             None => f.write_str("other addresses"),
         }
     }
 }
 
-/// What is known of one address's minute.
+/// What is known of one network's minute.
 #[derive(Debug)]
 struct Minute {
     began: Duration,
@@ -116,15 +117,13 @@ impl Minute {
         self.more.iter().any(|count| *count > 0)
     }
 
-    /// Counts one; whether it is to be told by itself.
-    fn count(&mut self, reason: Reason) -> bool {
-        let is_told = self.told < SINGLE;
-        let counter = if is_told { &mut self.told } else { &mut self.more[reason as usize] };
+    /// Counts one that is not told by itself.
+    fn count(&mut self, reason: Reason) {
+        let counter = &mut self.more[reason as usize];
         *counter = counter.saturating_add(1);
-        is_told
     }
 
-    fn tell(&self, from: Option<Source>) -> Option<Line> {
+    fn tell(&self, from: Option<Network>) -> Option<Line> {
         self.has_more().then_some(Line::More(More { from, counts: self.more }))
     }
 }
@@ -132,24 +131,44 @@ impl Minute {
 /// The refusals of the last minute.
 #[derive(Debug, Default)]
 pub struct Gathering {
-    known: BTreeMap<Source, Minute>,
+    known: BTreeMap<Network, Minute>,
     others: Option<Minute>,
 }
 
 impl Gathering {
     /// Somebody was refused: what the journal is to be told now.
-    pub fn refused(&mut self, from: Source, reason: Reason, now: Duration) -> Vec<Line> {
+    pub fn refused(&mut self, from: Network, reason: Reason, now: Duration) -> Vec<Line> {
         let mut lines = self.over(now);
-        let has_room = self.known.len() < MOST || self.known.contains_key(&from);
-        let minute = if has_room {
-            self.known.entry(from).or_insert_with(|| Minute::at(now))
-        } else {
-            self.others.get_or_insert_with(|| Minute::at(now))
-        };
-        if minute.count(reason) {
+        if self.count(from, reason, now) {
             lines.push(Line::This);
         }
         lines
+    }
+
+    /// Counts one; whether it is to be told by itself.
+    fn count(&mut self, from: Network, reason: Reason, now: Duration) -> bool {
+        let most = |network: Network| SINGLE * network.times();
+        let known = &mut self.known;
+        // Where a network's lines are used up, one is counted for the narrowest such: that says the most of whose it is.
+        let is_full = |network: &Network| known.get(network).is_some_and(|minute| minute.told >= most(*network));
+        if let Some(minute) = from.all().find(is_full).and_then(|network| known.get_mut(&network)) {
+            minute.count(reason);
+            return false;
+        }
+        let new = from.all().filter(|network| !known.contains_key(network)).count();
+        if known.len() + new <= MOST {
+            for network in from.all() {
+                known.entry(network).or_insert_with(|| Minute::at(now)).told += 1;
+            }
+            return true;
+        }
+        let others = self.others.get_or_insert_with(|| Minute::at(now));
+        if others.told < SINGLE {
+            others.told += 1;
+            return true;
+        }
+        others.count(reason);
+        false
     }
 
     /// When [`Self::over`] has something to tell next, if ever.
@@ -197,8 +216,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn source(n: u32) -> Source {
-        Source::V4(n.into())
+    fn source(n: u32) -> Network {
+        Network::V4(n.into())
     }
 
     fn more(line: &Line) -> (String, u64, String) {
@@ -251,6 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn of_an_ipv6_network_as_many_lines_are_told_as_its_width_allows_and_the_rest_in_one() {
+        let address = |n: u64| Network::V6(0x2001_0db8_0000_0000 + n, 64);
+        for (step, told, network) in [(1, 20, "2001:db8::/56"), (256, 40, "2001:db8::/48")] {
+            let mut gathering = Gathering::default();
+            let lines = (0..250).flat_map(|n| gathering.refused(address(n * step), Reason::Password, Duration::ZERO));
+            assert_eq!(lines.collect::<Vec<_>>(), vec![Line::This; told]);
+            assert_eq!(gathering.refused(source(1), Reason::Ticket, Duration::ZERO), [Line::This], "others are told");
+            let lines = gathering.rest();
+            assert_eq!(
+                lines.iter().map(more).collect::<Vec<_>>(),
+                [(network.into(), 250 - told as u64, format!("{} password", 250 - told))]
+            );
+        }
+        let mut gathering = Gathering::default();
+        for _ in 0..15 {
+            gathering.refused(address(0), Reason::Ticket, Duration::ZERO);
+        }
+        assert_eq!(
+            more(&gathering.rest()[0]),
+            ("2001:db8::/64".into(), 5, "5 ticket".into()),
+            "the narrowest is named"
+        );
+    }
+
+    #[test]
     fn a_text_from_outside_is_one_line_and_cut() {
         assert_eq!(plain("ann\nrefused 192.0.2.9: ticket"), "ann\u{fffd}refused 192.0.2.9: ticket");
         assert_eq!(plain(&"é".repeat(LONGEST)), "é".repeat(LONGEST));
@@ -282,7 +326,8 @@ mod tests {
             };
             for (n, reason, pause) in &refusals {
                 now += Duration::from_millis(*pause);
-                tell(gathering.refused(source(*n), Reason::ALL[*reason], now));
+                let from = if n % 3 == 0 { Network::V6(u64::from(*n) << 6, 64) } else { source(*n) };
+                tell(gathering.refused(from, Reason::ALL[*reason], now));
                 prop_assert!(gathering.known.len() <= MOST);
                 prop_assert!(gathering.due().is_none_or(|due| due > now));
             }

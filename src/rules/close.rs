@@ -20,6 +20,8 @@ pub enum End {
     Denied(String),
     /// Somebody took the console over; who, in words.
     TakenOver(String),
+    /// All seats of the console were taken, and somebody goes before this one; who, in words.
+    MadeRoom(String),
     /// No answer to two pings, or no byte taken for as long.
     ClientLost,
     /// The backend closed, or broke.
@@ -47,6 +49,7 @@ impl End {
             Self::Denied(why) => (4403, why.clone()),
             Self::ClientLost => (4408, "two pings were not answered".to_owned()),
             Self::TakenOver(by) => (4409, format!("{by} took this console over")),
+            Self::MadeRoom(by) => (4429, format!("all places here were taken, and {by} goes before you")),
             Self::BackendGone(why) => (4502, why.clone()),
             Self::Refused(status, words) => (refusal_code(*status), words.clone()),
         };

@@ -356,12 +356,14 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Open TCP connections, sessions or not.
     pub max_connections: usize,
-    /// Of them, those of one address; of an IPv6 address, of its /64.
+    /// Of them, those of one address; of an IPv6 address, of its /64. The /56 and the /48 around it have more.
     pub max_per_address: usize,
     /// Open consoles of one person; a SPICE client has one for each of its sockets.
     pub max_per_person: usize,
     /// Clients on one console; a SPICE display has one anyway.
     pub max_viewers: usize,
+    /// Of them, those of one person.
+    pub max_viewers_per_person: usize,
     /// Largest frame from a client; a message of several may be of any length, it is never put together.
     pub max_frame: usize,
     /// Output of a serial port that is kept for its slow viewers; beyond it the oldest is dropped.
@@ -381,6 +383,7 @@ impl Default for Proxy {
             max_per_address: 48,
             max_per_person: 32,
             max_viewers: 16,
+            max_viewers_per_person: 8,
             max_frame: 1 << 20,
             serial_buffer: 256 << 10,
             status: Status::default(),

@@ -1,9 +1,9 @@
 //! Failed passwords, counted for the whole host: a table as a value, the time passed in.
 //!
 //! Counted per user and address, per address, per user, and per guest, each within a window that begins with its first
-//! failure. An address is an IPv4 address or an IPv6 /64, which is what one household or one rented machine has. A user under
-//! attack from many addresses can still enter: there a first try from an address that has not failed for them is looked
-//! at. Users are kept as salted hashes: people type passwords where the user goes.
+//! failure. What an address is `rules::source` says: of IPv6 its /64, and the /56 and the /48 around it, each with a larger
+//! limit. A user under attack from many addresses can still enter: there a first try from an address that has not failed
+//! for them is looked at. Users are kept as salted hashes: people type passwords where the user goes.
 //!
 //! Whose address it is a guest's proxy says. One that has been taken over could name anybody's, so only half of a limit
 //! can be used up at one guest: at another guest its owner is still looked at.
@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use super::limits::Source;
+use super::source::Network;
 
 /// How long a failure counts, in seconds, from the first of its kind.
 pub const WINDOW: u64 = 600;
-/// Failures of one user from one address. Tries under way count: a SPICE client opens six connections at once.
+/// Failures of one user from one address; of a wider network its [`Network::times`]. Tries under way count: a SPICE client opens six connections at once.
 pub const MOST_OF_BOTH: u32 = 10;
-/// Failures from one address, whoever was named.
+/// Failures from one address, whoever was named; of a wider network likewise.
 pub const MOST_OF_ADDRESS: u32 = 30;
 /// Failures of one user from anywhere: then only addresses that have not failed for them are looked at.
 pub const MOST_OF_USER: u32 = 50;
@@ -27,8 +27,8 @@ pub const MOST_OF_USER: u32 = 50;
 pub const MOST_OF_GUEST: u32 = 1000;
 /// Of each limit but the guest's own, the part that one guest's failures can use up.
 const SHARE: u32 = 2;
-/// Counts that are kept: more than what one guest's failures can make.
-pub const MOST_COUNTS: usize = 8192;
+/// Counts that are kept: more than what one guest's failures can make, of which each is under 15.
+pub const MOST_COUNTS: usize = 16_384;
 
 /// Whose password failed, where, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +74,12 @@ pub struct Failures {
 /// The counts that a try is under.
 #[derive(Clone, Debug)]
 struct Subjects {
-    both: Both,
+    /// The user from each of the address's networks, the narrowest first; from nowhere where no address is known.
+    both: Vec<Both>,
     user: Both,
     guest: Subject,
-    /// None where no address is known.
-    address: Option<Both>,
+    /// The address's networks likewise; none where no address is known.
+    address: Vec<Both>,
 }
 
 /// What is counted for the whole host and at one guest, and the limit of either.
@@ -101,11 +102,11 @@ impl Failures {
     pub fn begin(&mut self, a_try: &Try<'_>, now: u64) -> Result<(), u64> {
         let subjects = self.subjects(a_try);
         let guest = self.left(&subjects.guest, MOST_OF_GUEST, now);
-        let of_both = self.left_of(&subjects.both, now);
-        let address = subjects.address.as_ref().and_then(|address| self.left_of(address, now));
-        let has_failed = self.current(&subjects.both.host, now).is_some();
+        let networks = subjects.both.iter().chain(&subjects.address);
+        let networks = networks.filter_map(|both| self.left_of(both, now)).max();
+        let has_failed = subjects.both.first().is_some_and(|both| self.current(&both.host, now).is_some());
         let user = self.left_of(&subjects.user, now).filter(|_| has_failed);
-        if let Some(wait) = [of_both, address, guest, user].into_iter().flatten().max() {
+        if let Some(wait) = [networks, guest, user].into_iter().flatten().max() {
             return Err(wait);
         }
         self.count(subjects.guest.clone(), now);
@@ -136,12 +137,14 @@ impl Failures {
     }
 
     /// The try's password was right: it was no failure, and what this user failed before from this address is
-    /// forgotten. What others of that address did is not.
+    /// forgotten. What others of that address did is not, nor what came from the wider networks: an attacker in one
+    /// would get a new limit with each success of the user.
     pub fn succeed(&mut self, a_try: &Try<'_>, now: u64) {
         self.take_back(a_try, now);
-        let both = self.subjects(a_try).both;
-        self.counts.remove(&both.host);
-        self.counts.remove(&both.here);
+        if let Some(both) = self.subjects(a_try).both.first() {
+            self.counts.remove(&both.host);
+            self.counts.remove(&both.here);
+        }
     }
 
     /// How many counts are kept.
@@ -157,7 +160,7 @@ impl Failures {
     }
 
     fn subjects(&self, a_try: &Try<'_>) -> Subjects {
-        let address = network(a_try.from);
+        let networks = networks(a_try.from);
         let hash = |parts: &[&str]| {
             let mut context = Context::new(&SHA256);
             for part in [&[self.salt.as_str()], parts].concat() {
@@ -172,11 +175,14 @@ impl Failures {
             here: hash(&[&["at", a_try.guest], parts].concat()),
             most,
         };
+        let address = |(name, times): &(String, u32)| both(&["address", name], MOST_OF_ADDRESS * times);
+        let of_user = |(name, times): &(String, u32)| both(&["both", a_try.user, name], MOST_OF_BOTH * times);
+        let nowhere = [(String::new(), 1)];
         Subjects {
-            both: both(&["both", a_try.user, &address], MOST_OF_BOTH),
+            both: if networks.is_empty() { &nowhere[..] } else { &networks }.iter().map(of_user).collect(),
             user: both(&["user", a_try.user], MOST_OF_USER),
             guest: hash(&["guest", a_try.guest]),
-            address: (!address.is_empty()).then(|| both(&["address", &address], MOST_OF_ADDRESS)),
+            address: networks.iter().map(address).collect(),
         }
     }
 
@@ -235,14 +241,15 @@ impl Failures {
 
 impl Subjects {
     fn shared(&self) -> impl Iterator<Item = &Both> {
-        [&self.both, &self.user].into_iter().chain(&self.address)
+        self.both.iter().chain([&self.user]).chain(&self.address)
     }
 }
 
-/// What counts as one address. What is no address is none.
-fn network(from: &str) -> String {
+/// The networks that an address counts for, the narrowest first, and their shares. What is no address has none.
+fn networks(from: &str) -> Vec<(String, u32)> {
     let address = from.split('%').next().unwrap_or_default();
-    address.parse().map(|address| Source::of(address).to_string()).unwrap_or_default()
+    let Ok(address) = address.parse() else { return Vec::new() };
+    Network::of(address).all().map(|network| (network.to_string(), network.times())).collect()
 }
 
 #[cfg(test)]
@@ -279,8 +286,46 @@ mod tests {
         }
         failures.begin(&of("ann", "2001:db8:0:1:ffff::1"), 0).unwrap_err();
         failures.begin(&of("ann", "2001:db8:0:2::1"), 0).unwrap();
-        assert_eq!(network("fe80::1%eth0"), "fe80::/64");
-        assert_eq!(network("somewhere"), "");
+        assert_eq!(networks("fe80::1%eth0")[0], ("fe80::/64".to_owned(), 1));
+        assert_eq!(networks("somewhere"), []);
+    }
+
+    #[test]
+    fn whoever_has_a_wider_ipv6_network_gets_its_limit_in_all_and_others_still_enter() {
+        let from = |n: u32| format!("2001:db8:0:{n:x}::1");
+        let looked_at = |user: fn(u32) -> String, step: u32| {
+            let mut failures = none();
+            let looked_at = (0..140).filter(|n| failures.begin(&of(&user(*n), &from(n * step)), 0).is_ok()).count();
+            failures.begin(&of(&user(0), "2001:db8:1::1"), 0).unwrap();
+            u32::try_from(looked_at).unwrap()
+        };
+        assert_eq!(looked_at(|_| "ann".into(), 1), 2 * MOST_OF_BOTH, "140 networks of one /56");
+        assert_eq!(looked_at(|_| "ann".into(), 256), 4 * MOST_OF_BOTH, "140 networks of one /48");
+        assert_eq!(looked_at(|n| format!("user{n}"), 1), 2 * MOST_OF_ADDRESS);
+        assert_eq!(looked_at(|n| format!("user{n}"), 256), 4 * MOST_OF_ADDRESS);
+    }
+
+    #[test]
+    fn a_users_success_gives_an_attacker_of_the_same_wider_network_no_new_limit() {
+        let mut failures = none();
+        let home = of("ann", "2001:db8:0:ff::1");
+        let looked_at = (0..200u32).filter(|n| {
+            failures.begin(&home, 0).map(|()| failures.succeed(&home, 0)).ok();
+            failures.begin(&of("ann", &format!("2001:db8:0:{n:x}::1")), 0).is_ok()
+        });
+        assert_eq!(looked_at.count(), 2 * MOST_OF_BOTH as usize);
+    }
+
+    #[test]
+    fn what_one_guests_failures_make_is_kept_whole() {
+        let mut failures = none();
+        let counts_of_one = |n: u32| (format!("user{n}"), format!("2001:{n:x}::1"));
+        for n in 0..MOST_OF_GUEST {
+            let (user, from) = counts_of_one(n);
+            failures.begin(&of(&user, &from), 0).unwrap();
+        }
+        assert_eq!(failures.len(), 14 * MOST_OF_GUEST as usize + 1);
+        assert!(failures.len() < MOST_COUNTS);
     }
 
     #[test]
@@ -373,7 +418,7 @@ mod tests {
         for _ in 0..MOST_OF_BOTH {
             failures.begin(&of("ann", "192.0.2.1"), 0).unwrap();
         }
-        for i in 0..MOST_COUNTS / 4 {
+        for i in 0..MOST_COUNTS / 12 {
             let (user, from) = (format!("u{i}"), format!("2001:db8:{i:x}::1"));
             let _ = failures.begin(&Try { guest: &format!("g{i}"), ..of(&user, &from) }, 1);
             assert!(failures.len() <= MOST_COUNTS);
@@ -396,6 +441,46 @@ mod tests {
             1 => Just(Event::Unknown),
             2 => (1..WINDOW).prop_map(Event::Later),
         ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Whoever has a /48 changes addresses, users, and guests as they like.
+        #[test]
+        fn no_order_of_events_from_one_ipv6_network_gives_more_looks_than_its_limit(events in prop::collection::vec((0..4u32, 0..4u32, 0..3usize, 0..3usize, prop_oneof![30 => Just(0u64), 1 => 1..WINDOW], 0..8u8), 100..400)) {
+            let (users, guests) = (["ann", "bob", "eve"], ["g1", "g2", "g3"]);
+            let mut failures = none();
+            let (mut now, mut looks) = (1000, Vec::new());
+            for (site, part, user, guest, later, what) in events {
+                now += later;
+                let from = format!("2001:db8:0:{:x}::1", site * 256 + part);
+                let a_try = Try { guest: guests[guest], ..of(users[user], &from) };
+                if failures.begin(&a_try, now).is_err() {
+                    continue;
+                }
+                match what {
+                    0 => failures.succeed(&a_try, now),
+                    1 => failures.take_back(&a_try, now),
+                    _ => looks.push((now, site, part, user)),
+                }
+                let recent = |counts: &dyn Fn(u32, u32, usize) -> bool| {
+                    let some = looks.iter().filter(|(when, ..)| now - when < WINDOW);
+                    u32::try_from(some.filter(|(_, site, part, user)| counts(*site, *part, *user)).count()).unwrap()
+                };
+                // Two windows that touch allow twice as many, and never more, in the time of one.
+                prop_assert!(recent(&|_, _, _| true) <= 2 * 4 * MOST_OF_ADDRESS);
+                prop_assert!(recent(&|s, _, _| s == site) <= 2 * 2 * MOST_OF_ADDRESS);
+                prop_assert!(recent(&|s, p, _| (s, p) == (site, part)) <= 2 * MOST_OF_ADDRESS);
+                prop_assert!(recent(&|_, _, u| u == user) <= 2 * 4 * MOST_OF_BOTH);
+                prop_assert!(recent(&|s, _, u| (s, u) == (site, user)) <= 2 * 2 * MOST_OF_BOTH);
+            }
+            for user in users {
+                for from in ["2001:db8:1::1", "192.0.2.1"] {
+                    prop_assert!(failures.clone().begin(&Try { guest: "g4", ..of(user, from) }, now).is_ok(), "others are not hurt");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::person::Who;
 use super::ticket::{Claims, LEEWAY, LONGEST_LIFE, Mode, Pattern};
 
 /// The most sessions that are kept for one guest.
@@ -117,6 +118,12 @@ impl Session {
         // A ticket that buys now was made by a clock that may be ahead, and counts a little longer than it says.
         let longest = (LONGEST_LIFE + 2 * LEEWAY) * 1000;
         self.ticket().is_some() && now < self.began.saturating_add(longest)
+    }
+
+    /// Who its person is, for their share.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        self.ticket().map_or_else(|| Who::User(self.sub.clone()), |(iss, _)| Who::bearer(iss, &self.sub))
     }
 
     /// How its person showed who they are, for people.

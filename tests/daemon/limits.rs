@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use console_proxy::rules::ticket::Mode;
 use rustix::process::Signal;
 
 use crate::backends::Backend;
@@ -119,14 +120,109 @@ fn is_served(proxy: &Proxy, from: Ipv4Addr) -> Option<Client> {
 #[test]
 fn one_address_takes_no_more_connections_than_it_may_and_others_still_come() {
     let proxy = plain("[proxy]\nmax-per-address = 2\n", "info");
-    let one = is_served(&proxy, address(1)).unwrap();
-    let two = is_served(&proxy, address(1)).unwrap();
+    let open = || {
+        let client = Client::tcp_from(address(1), proxy.address).unwrap();
+        Ws::open(client, &format!("/serial/0?token={}", proxy.ticket()), &[]).unwrap()
+    };
+    let one = open();
+    let two = open();
     assert!(is_served(&proxy, address(1)).is_none());
     let _other = is_served(&proxy, address(2)).unwrap();
     proxy.until_logged("refused 127.16.0.1: limit: 127.16.0.1 has 2 connections already");
     drop(one);
     until("there is room again", || is_served(&proxy, address(1)).is_some());
     drop(two);
+}
+
+#[test]
+fn strangers_who_hold_all_connections_make_room_and_the_journal_has_a_line_when_it_begins_and_when_it_is_over() {
+    let proxy = plain("[proxy]\nmax-connections = 8\nmax-per-address = 6\n", "info");
+    let mut known = Client::tcp_from(address(1), proxy.address).unwrap();
+    let ask = |client: &mut Client| client.ask("GET", &format!("/api/guest?token={}", proxy.ticket()), &[]).status;
+    assert_eq!(ask(&mut known), 200);
+    let mut console = Ws::open(
+        Client::tcp_from(address(2), proxy.address).unwrap(),
+        &format!("/serial/0?token={}", proxy.ticket()),
+        &[],
+    )
+    .unwrap();
+    let mut strangers: Vec<_> = (0..6).map(|n| is_served(&proxy, address(3 + n / 4)).unwrap()).collect();
+    let mut late = Client::tcp_from(address(9), proxy.address).unwrap();
+    assert_eq!(late.ask("GET", "/", &[]).status, 200);
+    strangers[0].until_closed();
+    for n in 0..50 {
+        strangers.push(is_served(&proxy, address(3 + n % 2)).unwrap());
+    }
+    assert_eq!(late.ask("GET", "/", &[]).status, 200, "those who hammer throw themselves out");
+    assert_eq!(ask(&mut known), 200);
+    console.echoes("undisturbed");
+    proxy.signal(Signal::TERM);
+    proxy.ended();
+    proxy.until_logged("has room again");
+    let log = proxy.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("the port of g1")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    let holders = "is full with 8 connections: 4 of 127.16.0.3, 2 of 127.16.0.4, 1 of 127.16.0.1, 1 of 127.16.0.2; ";
+    assert!(lines[0].contains(holders), "{}", lines[0]);
+    assert!(lines[1].contains("has room again: 51 connections made room for others"), "{}", lines[1]);
+}
+
+#[test]
+fn a_connection_without_a_right_ends_with_its_twentieth_request_and_one_with_a_right_does_not() {
+    let proxy = plain("", "info");
+    let mut client = Client::tcp_from(address(1), proxy.address).unwrap();
+    for n in 1..=20 {
+        let answer = client.ask("GET", "/x", &[]);
+        assert_eq!((answer.status, answer.header("connection")), (404, if n == 20 { "close" } else { "" }), "{n}");
+    }
+    assert_eq!(client.until_closed(), "");
+    let mut known = Client::tcp_from(address(1), proxy.address).unwrap();
+    assert_eq!(known.ask("GET", &format!("/api/guest?token={}", proxy.ticket()), &[]).status, 200);
+    for _ in 0..30 {
+        let answer = known.ask("GET", "/x", &[]);
+        assert_eq!((answer.status, answer.header("connection")), (404, ""));
+    }
+}
+
+#[test]
+fn a_connection_without_a_right_ends_though_it_goes_on_asking() {
+    let proxy = plain("", "info");
+    let begun = Instant::now();
+    let mut client = Client::tcp_from(address(1), proxy.address).unwrap();
+    let mut known = Client::tcp_from(address(1), proxy.address).unwrap();
+    assert_eq!(known.ask("GET", &format!("/api/guest?token={}", proxy.ticket()), &[]).status, 200);
+    loop {
+        known.ask("GET", "/x", &[]);
+        let request = client.request("GET", "/x", &[], &[]);
+        if client.try_send(request.as_bytes()).is_err() || !client.receive() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(100), "it is still answered");
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(29), "too early: {:?}", begun.elapsed());
+    assert_eq!(known.ask("GET", "/x", &[]).status, 404);
+}
+
+#[test]
+fn one_ticket_takes_no_more_seats_than_a_persons_share_and_who_may_type_goes_before_who_looks_on() {
+    let proxy = proxy("[proxy]\nmax-viewers = 3\nmax-viewers-per-person = 2\n");
+    let ticket = |person: &str, mode| proxy.ticket_with(|claims| (claims.sub, claims.mode) = (person.into(), mode));
+    let (ann, bob) = (ticket("ann", Mode::View), ticket("bob", Mode::View));
+    let open = |ticket: &str, client: &str| proxy.try_open(&format!("/vnc?client={client}&token={ticket}"), &[]);
+    let _one = open(&ann, "c1").unwrap();
+    let mut two = open(&ann, "c2").unwrap();
+    let answer = open(&ann, "c3").err().unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (429, "ann has 2 of the places at vnc already\n"));
+    let mut three = open(&bob, "c1").unwrap();
+    let answer = open(&ticket("eve", Mode::View), "c1").err();
+    assert!(answer.is_none(), "who has none comes before who has two: {answer:?}");
+    assert_eq!(two.closed(), (4429, "all places here were taken, and eve goes before you".to_owned()));
+    let mut root = open(&ticket("root", Mode::Control), "c1").unwrap();
+    root.echoes("root types");
+    let mut again = open(&ticket("operator", Mode::Control), "c1").unwrap();
+    again.echoes("an operator types, too");
+    assert_eq!(three.closed(), (4429, "all places here were taken, and operator goes before you".to_owned()));
 }
 
 #[test]
@@ -190,13 +286,14 @@ fn one_person_opens_no_more_consoles_than_they_may_by_whatever_tickets_and_other
 #[test]
 fn thirty_thousand_refusals_of_twenty_thousand_addresses_leave_memory_and_journal_flat() {
     let proxy = plain("[proxy]\nmax-per-address = 1\n", "info");
-    // A wrong ticket from each, and from every other one a connection too many.
+    // A wrong ticket from each, and from every other one another one by a connection too many.
     let attack = |addresses: std::ops::Range<u32>| {
         for n in addresses {
             let mut client = Client::tcp_from(address(n), proxy.address).unwrap();
             assert_eq!(client.ask("GET", "/api/guest?token=a.b.c", &[]).status, 401);
             if n % 2 == 0 {
-                assert_eq!(Client::tcp_from(address(n), proxy.address).unwrap().until_closed(), "");
+                let mut another = Client::tcp_from(address(n), proxy.address).unwrap();
+                assert_eq!(another.ask("GET", "/api/guest?token=a.b.c", &[]).status, 401);
             }
         }
     };

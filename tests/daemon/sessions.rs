@@ -46,6 +46,23 @@ fn a_ticket_buys_one_session_whose_cookie_no_script_and_no_other_site_gets() {
 }
 
 #[test]
+fn a_persons_logins_end_their_own_oldest_sessions_and_keep_nobody_else_out() {
+    let proxy = proxy();
+    let of = |person: &str| {
+        let bought = buy(&proxy, &proxy.ticket_with(|claims| claims.sub = person.into()));
+        assert_eq!(bought.status, 204, "{person}: {bought:?}");
+        bought.cookie()
+    };
+    let bobs = of("bob");
+    let anns: Vec<_> = (0..260).map(|_| of("ann")).collect();
+    of("root");
+    let status = |cookie: &str| proxy.ask("GET", "/api/guest", &[("Cookie", cookie)]).status;
+    assert_eq!((status(&bobs), status(&anns[243]), status(&anns[244]), status(&anns[259])), (200, 401, 200, 200));
+    let said = proxy.log().lines().filter(|line| line.contains("dropped a session of g1")).count();
+    assert_eq!(said, 244);
+}
+
+#[test]
 fn a_session_is_not_bought_without_a_ticket_or_by_another_sites_page() {
     let proxy = proxy();
     assert_eq!(proxy.ask("POST", "/api/session", &[]).status, 401);

@@ -1,0 +1,198 @@
+//! What of a guest's room one person may have: seats at a console, and sessions. Who comes late is not kept out by who
+//! came early and took all.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::person::Who;
+use super::ticket::Mode;
+
+/// The most sessions of one person's for one guest.
+pub const SESSIONS: usize = 16;
+
+/// What tells clients apart: the ticket or session, and the name that the client gave itself.
+pub type Client<'a> = (&'a str, Option<&'a str>);
+
+/// A client at a console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat<'a> {
+    /// The client.
+    pub client: Client<'a>,
+    /// Whose it is.
+    pub who: &'a Who,
+    /// Look on, or type.
+    pub mode: Mode,
+}
+
+/// What becomes of a client that comes to a console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sitting<'a> {
+    /// There is room.
+    Room,
+    /// This client makes room.
+    Instead(Client<'a>),
+    /// Their person has as many seats as one may.
+    Share,
+    /// There is none.
+    Full,
+}
+
+/// Whether a client may sit down. `taken` has the seats of all sockets, the oldest first. Where all are taken, who may
+/// type goes before who looks on; else one goes of a person who has two more than whoever comes. It is the newest.
+#[must_use]
+pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usize) -> Sitting<'a> {
+    let mut clients: Vec<Seat<'a>> = Vec::new();
+    for seat in taken {
+        if !clients.iter().any(|other| other.client == seat.client) {
+            clients.push(*seat);
+        }
+    }
+    if clients.iter().any(|seat| seat.client == comes.client) {
+        return Sitting::Room;
+    }
+    let own = clients.iter().filter(|seat| seat.who == comes.who).count();
+    if own >= share {
+        return Sitting::Share;
+    }
+    if clients.len() < most {
+        return Sitting::Room;
+    }
+    let lookers: Vec<_> = clients.iter().filter(|seat| seat.mode == Mode::View).copied().collect();
+    let goes_first = comes.mode == Mode::Control && !lookers.is_empty();
+    let candidates = if comes.mode == Mode::View || goes_first { &lookers } else { &clients };
+    let of = |who: &Who| candidates.iter().filter(|seat| seat.who == who).count();
+    let newest = candidates.iter().enumerate().max_by_key(|(index, seat)| (of(seat.who), *index));
+    match newest {
+        Some((_, seat)) if goes_first || of(seat.who) > own + 1 => Sitting::Instead(seat.client),
+        _ => Sitting::Full,
+    }
+}
+
+/// A session that counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// Whose it is.
+    pub who: &'a Who,
+    /// When it was used last, and when it began: the first is in seconds.
+    pub last_used: (u64, u64),
+    /// Whether a websocket of it is open.
+    pub in_use: bool,
+}
+
+/// What becomes of somebody who wants one more session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// There is room.
+    Room,
+    /// The session at this index ends.
+    Instead(usize),
+    /// There is none.
+    Full,
+}
+
+/// Whether somebody may have one more session. Beyond their share the one of theirs makes room that was not used for the
+/// longest time; where the guest has `most`, one of whoever has two more than they.
+#[must_use]
+pub fn may_keep(kept: &[Kept<'_>], comes: &Who, most: usize) -> Keeping {
+    let mut counts: BTreeMap<&Who, usize> = BTreeMap::new();
+    for one in kept {
+        *counts.entry(one.who).or_default() += 1;
+    }
+    let own = counts.get(comes).copied().unwrap_or_default();
+    let unused = kept.iter().enumerate().filter(|(_, one)| !one.in_use);
+    let found = if own >= SESSIONS {
+        unused.filter(|(_, one)| one.who == comes).min_by_key(|(_, one)| one.last_used)
+    } else if kept.len() < most {
+        return Keeping::Room;
+    } else {
+        let candidates = unused.filter(|(_, one)| counts[one.who] > own + 1);
+        candidates.min_by_key(|(_, one)| (Reverse(counts[one.who]), one.last_used))
+    };
+    found.map_or(Keeping::Full, |(index, _)| Keeping::Instead(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAMES: [&str; 20] =
+        ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19"];
+
+    fn user(name: &str) -> Who {
+        Who::User(name.into())
+    }
+
+    fn seat(who: &Who, mode: Mode, n: usize) -> Seat<'_> {
+        Seat { client: ("ticket", Some(NAMES[n])), who, mode }
+    }
+
+    #[test]
+    fn who_may_type_goes_before_who_looks_on_and_of_those_the_newest_makes_room() {
+        let (ann, bob, root) = (user("ann"), user("bob"), Who::bearer("host", "root"));
+        let of_ann: Vec<_> = (0..3).map(|n| seat(&ann, Mode::View, n)).collect();
+        let of_bob = seat(&bob, Mode::View, 3);
+        let (types, looks) = (seat(&root, Mode::Control, 9), seat(&root, Mode::View, 9));
+        let taken = [&of_ann[..], &[of_bob, of_ann[0]]].concat();
+        assert_eq!(may_sit(&taken, &types, 5, 4), Sitting::Room);
+        assert_eq!(may_sit(&taken, &types, 4, 4), Sitting::Instead(of_ann[2].client), "whoever has the most");
+        assert_eq!(
+            may_sit(&[of_ann[0], of_bob], &types, 2, 4),
+            Sitting::Instead(of_bob.client),
+            "of equals the newest"
+        );
+        assert_eq!(may_sit(&taken, &looks, 4, 4), Sitting::Instead(of_ann[2].client), "who has none comes in, too");
+        assert_eq!(may_sit(&taken, &seat(&bob, Mode::View, 9), 4, 4), Sitting::Instead(of_ann[2].client));
+        let fewer = [&of_ann[..2], &[of_bob]].concat();
+        assert_eq!(may_sit(&fewer, &seat(&bob, Mode::View, 9), 3, 4), Sitting::Full, "two is not two more than one");
+        assert_eq!(may_sit(&taken, &seat(&ann, Mode::View, 9), 4, 3), Sitting::Share);
+        assert_eq!(may_sit(&taken, &seat(&ann, Mode::View, 1), 4, 3), Sitting::Room, "a client's further sockets");
+    }
+
+    #[test]
+    fn who_types_makes_room_only_for_others_who_do_and_have_less() {
+        let (ann, root, same_name) = (user("ann"), user("root"), Who::bearer("panel", "root"));
+        let taken: Vec<_> = (0..4).map(|n| seat(&root, Mode::Control, n)).collect();
+        assert_eq!(may_sit(&taken, &seat(&ann, Mode::View, 9), 4, 4), Sitting::Full);
+        assert_eq!(may_sit(&taken, &seat(&ann, Mode::Control, 9), 4, 4), Sitting::Instead(taken[3].client));
+        assert_eq!(may_sit(&taken[..2], &seat(&root, Mode::Control, 9), 2, 4), Sitting::Full);
+        assert_eq!(may_sit(&taken, &seat(&same_name, Mode::Control, 9), 9, 4), Sitting::Room, "somebody else");
+    }
+
+    #[test]
+    fn a_persons_session_beyond_their_share_ends_the_one_that_was_not_used_for_the_longest_time() {
+        let (ann, bob) = (user("ann"), user("bob"));
+        let one = |who, last_used, in_use| Kept { who, last_used: (last_used, 0), in_use };
+        let mut kept: Vec<_> = (0..16u64).map(|n| one(&ann, 100 - n, n == 15)).collect();
+        kept.push(one(&bob, 0, false));
+        assert_eq!(may_keep(&kept, &ann, 256), Keeping::Instead(14), "one in use stays");
+        assert_eq!(may_keep(&kept, &bob, 256), Keeping::Room);
+        let used: Vec<_> = (0..16).map(|_| one(&ann, 0, true)).collect();
+        assert_eq!(may_keep(&used, &ann, 256), Keeping::Full);
+    }
+
+    proptest! {
+        #[test]
+        fn full_or_not_nobody_who_has_no_session_is_kept_out_while_one_has_two_unused(
+            sessions in prop::collection::vec((0..5usize, 0..100u64, any::<bool>()), 0..60), comes in 0..6usize
+        ) {
+            let people: Vec<_> = NAMES.iter().map(|name| user(name)).collect();
+            let kept: Vec<_> = sessions.iter().map(|(n, last_used, in_use)| Kept { who: &people[*n], last_used: (*last_used, 0), in_use: *in_use }).collect();
+            let of = |who: &Who| kept.iter().filter(|one| one.who == who).count();
+            let own = of(&people[comes]);
+            match may_keep(&kept, &people[comes], 40) {
+                Keeping::Room => prop_assert!(kept.len() < 40 && own < SESSIONS),
+                Keeping::Instead(index) => {
+                    let goes = kept[index];
+                    prop_assert!(!goes.in_use);
+                    prop_assert!((own >= SESSIONS && *goes.who == people[comes]) || of(goes.who) > own + 1);
+                }
+                Keeping::Full => {
+                    let unused = kept.iter().filter(|one| !one.in_use);
+                    prop_assert!(!unused.clone().any(|one| own >= SESSIONS && *one.who == people[comes]));
+                    prop_assert!(own >= SESSIONS || !unused.clone().any(|one| of(one.who) > own + 1));
+                }
+            }
+        }
+    }
+}
