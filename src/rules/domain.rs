@@ -369,10 +369,7 @@ fn notes(metadata: Node<'_>) -> Result<Notes, BadDomain> {
             }
             scope if scope.is(NAMESPACE) && child.local_name() == "settings" => read_settings(child, &mut notes),
             scope if scope.is(NAMESPACE) => {
-                not_understood(
-                    &mut notes,
-                    format!("it has an element {:?}, which is no <settings>", child.local_name()),
-                );
+                left_alone(&mut notes, format!("it has an element {:?}, which is no <settings>", child.local_name()));
             }
             _ => {}
         }
@@ -386,7 +383,7 @@ fn read_settings(settings: Node<'_>, notes: &mut Notes) {
             // Whatever is no yes was meant as a no.
             "wire" => notes.no_wiring |= value != "yes",
             "publish" => notes.no_publishing |= value != "yes",
-            other => not_understood(notes, format!("its settings have an attribute {other:?}, which none has")),
+            other => left_alone(notes, format!("its settings have an unknown attribute {other:?}")),
         }
     }
     for child in settings.children() {
@@ -412,6 +409,12 @@ fn read_allow(allow: Node<'_>, notes: &mut Notes) {
         Ok(allow) => notes.allow.get_or_insert_default().push(allow),
         Err(why) => not_understood(notes, why),
     }
+}
+
+/// It may have been meant as `wire='no'` or `publish='no'`: wiring leaves the definition alone, and nobody is let in.
+fn left_alone(notes: &mut Notes, why: String) {
+    notes.no_wiring = true;
+    not_understood(notes, why);
 }
 
 /// Nobody has more by it than by the other settings.
@@ -542,8 +545,8 @@ mod tests {
         assert_eq!(said("<c:settings wire='yes' publish='yes'/>"), (false, false, None, false));
         assert_eq!(said("<c:settings c:wire='no'/>"), (true, false, None, false));
         assert_eq!(said("<c:settings wire='n&#111;'/>"), (true, false, None, false));
-        assert_eq!(said("<c:settings wires='no'/>"), (false, false, Some(0), true));
-        assert_eq!(said("<c:setting publish='no'/>"), (false, false, Some(0), true));
+        assert_eq!(said("<c:settings wires='no'/>"), (true, false, Some(0), true));
+        assert_eq!(said("<c:setting publish='no'/>"), (true, false, Some(0), true));
         assert_eq!(said("<c:settings><c:alow users='ann'/></c:settings>"), (false, false, Some(0), true));
         assert_eq!(said("<c:settings><u:allow users='ann'/></c:settings>"), (false, false, Some(1), false));
         assert_eq!(
