@@ -574,6 +574,7 @@ impl Config {
             ("proxy.max-per-address", proxy.max_per_address, 1, 4096),
             ("proxy.max-per-person", proxy.max_per_person, 1, 4096),
             ("proxy.max-viewers", proxy.max_viewers, 1, 1024),
+            ("proxy.max-viewers-per-person", proxy.max_viewers_per_person, 1, 1024),
             ("proxy.max-frame", proxy.max_frame, 4096, 64 << 20),
             ("proxy.serial-buffer", proxy.serial_buffer, 4096, 64 << 20),
             ("serial.history-bytes", self.serial.history_bytes, 0, 64 << 20),

@@ -37,8 +37,9 @@ pub enum Sitting<'a> {
     Full,
 }
 
-/// Whether a client may sit down. `taken` has the seats of all sockets, the oldest first. Where all are taken, who may
-/// type goes before who looks on; else one goes of a person who has two more than whoever comes. It is the newest.
+/// Whether a client may sit down. `taken` has the seats of all sockets, the oldest first. Where all are taken, or all of
+/// a person's share, who may type goes before who looks on (of the same person, there); else one goes of a person who has
+/// two more than whoever comes. It is the newest.
 #[must_use]
 pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usize) -> Sitting<'a> {
     let mut clients: Vec<Seat<'a>> = Vec::new();
@@ -51,8 +52,11 @@ pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usi
         return Sitting::Room;
     }
     let own = clients.iter().filter(|seat| seat.who == comes.who).count();
-    if own >= share {
-        return Sitting::Share;
+    // Those whom nobody tells apart are not one person.
+    if own >= share && *comes.who != Who::Anyone {
+        let mut own = clients.iter().rev().filter(|seat| seat.who == comes.who);
+        let looker = own.find(|seat| seat.mode == Mode::View && comes.mode == Mode::Control);
+        return looker.map_or(Sitting::Share, |seat| Sitting::Instead(seat.client));
     }
     if clients.len() < most {
         return Sitting::Room;
@@ -157,6 +161,23 @@ mod tests {
         assert_eq!(may_sit(&taken, &seat(&ann, Mode::Control, 9), 4, 4), Sitting::Instead(taken[3].client));
         assert_eq!(may_sit(&taken[..2], &seat(&root, Mode::Control, 9), 2, 4), Sitting::Full);
         assert_eq!(may_sit(&taken, &seat(&same_name, Mode::Control, 9), 9, 4), Sitting::Room, "somebody else");
+    }
+
+    #[test]
+    fn within_a_persons_own_share_too_who_may_type_goes_before_who_looks_on() {
+        let panel = Who::bearer("panel", "everybody");
+        let taken: Vec<_> = (0..3).map(|n| seat(&panel, Mode::View, n)).collect();
+        let typing = seat(&panel, Mode::Control, 3);
+        assert_eq!(may_sit(&taken, &seat(&panel, Mode::View, 9), 9, 3), Sitting::Share);
+        assert_eq!(may_sit(&taken, &seat(&panel, Mode::Control, 9), 9, 3), Sitting::Instead(taken[2].client));
+        assert_eq!(may_sit(&[typing; 1], &seat(&panel, Mode::Control, 9), 9, 1), Sitting::Share);
+    }
+
+    #[test]
+    fn those_whom_nobody_tells_apart_have_no_share() {
+        let taken: Vec<_> = (0..3).map(|n| seat(&Who::Anyone, Mode::Control, n)).collect();
+        assert_eq!(may_sit(&taken, &seat(&Who::Anyone, Mode::Control, 9), 4, 2), Sitting::Room);
+        assert_eq!(may_sit(&taken, &seat(&Who::Anyone, Mode::Control, 9), 3, 2), Sitting::Full);
     }
 
     #[test]

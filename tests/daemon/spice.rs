@@ -31,6 +31,9 @@ fn speak(stream: &mut (impl Read + Write)) -> io::Result<()> {
     }
 }
 
+/// The line of `systemctl status` says how each console is reached.
+const NAMES: &str = "[proxy]\nstatus = \"names\"\n";
+
 fn old_server() -> Backend {
     Backend::serve(|conversation| {
         let spoke = speak(conversation);
@@ -59,7 +62,7 @@ fn both(server: &Backend) -> Host {
 #[test]
 fn a_clients_channels_share_one_ticket_and_go_to_the_servers_own_websocket() {
     let server = Backend::websocket();
-    let proxy = Proxy::activated(both(&server));
+    let proxy = Proxy::activated(both(&server).config(NAMES));
     let target = target(&proxy, "ann", "tab");
     let mut all: Vec<_> = (0..6).map(|_| opens(&proxy, &target)).collect();
     for ws in &mut all {
@@ -77,7 +80,7 @@ fn a_server_without_a_websocket_is_bridged_and_is_asked_once() {
         if first == *b"G" { Ok(()) } else { speak(conversation) }
     });
     for server in [old_server(), closes] {
-        let proxy = Proxy::activated(both(&server));
+        let proxy = Proxy::activated(both(&server).config(NAMES));
         let target = target(&proxy, "ann", "tab");
         let mut all: Vec<_> = (0..5).map(|_| opens(&proxy, &target)).collect();
         for ws in &mut all {
@@ -111,7 +114,7 @@ fn a_tls_port_is_bridged_by_configuration_and_where_it_has_no_websocket() {
         (Host::new().raw_tls("spice", &bridged, &ca).native_tls("spice", &bridged, &ca), "bridged"),
         (Host::new().raw_tls("spice", &native, &ca).native_tls("spice", &native, &ca), "native"),
     ] {
-        let proxy = Proxy::activated(host);
+        let proxy = Proxy::activated(host.config(NAMES));
         let target = target(&proxy, "ann", "tab");
         let mut all: Vec<_> = (0..4).map(|_| opens(&proxy, &target)).collect();
         for ws in &mut all {

@@ -13,14 +13,14 @@ struct Locks;
 
 impl Locks {
     fn forget() -> Self {
-        sh("rm -rf /run/lock/LCK.._pts_*");
+        sh("rm -rf /run/lock/LCK.._pts_* /run/lock/.console-proxy-lock.*");
         Self
     }
 }
 
 impl Drop for Locks {
     fn drop(&mut self) {
-        let _ = try_sh("rm -rf /run/lock/LCK.._pts_*");
+        let _ = try_sh("rm -rf /run/lock/LCK.._pts_* /run/lock/.console-proxy-lock.*");
     }
 }
 

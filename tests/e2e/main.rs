@@ -19,6 +19,7 @@ mod host;
 mod hostile;
 mod keys;
 mod ldap;
+mod limits;
 mod locks;
 mod owners;
 mod package;

@@ -35,7 +35,7 @@ fn the_shipped_file_states_every_default_and_no_other() {
         ("guard", 1),
         ("guests", 1),
         ("listen", 5),
-        ("proxy", 11),
+        ("proxy", 12),
         ("record", 6),
         ("serial", 7),
         ("spice", 2),
