@@ -65,7 +65,8 @@ fn random() -> io::Result<String> {
 const MOST_SPENT: usize = 3 * MOST;
 /// Of one record, in bytes.
 const LARGEST: u64 = 256 << 10;
-/// And of one person's.
+/// And of all whom one issuer vouches for, and of one of them.
+const MOST_SPENT_BY_ONE: usize = MOST_SPENT / 4 * 3;
 const MOST_SPENT_OF_ONE: usize = MOST_SPENT / 2;
 
 /// The folder of one guest's sessions.
@@ -107,7 +108,7 @@ impl Store {
         // forbids a set-group-ID bit (RestrictSUIDSGID=).
         files::make_folder(&self.folder, 0o770)?;
         let who = session.who();
-        let (mut alive, mut spent, mut own_spent) = (Vec::new(), 0, 0);
+        let (mut alive, mut spent, mut by_own, mut own_spent) = (Vec::new(), 0, 0, 0);
         for (id, old) in self.records() {
             if session.ticket().is_some() && old.ticket() == session.ticket() {
                 return Err(NoSession::Bought);
@@ -116,12 +117,14 @@ impl Store {
                 alive.push((id, old.who(), old));
             } else if old.keeps_its_ticket_spent(session.began) {
                 spent += 1;
+                by_own += usize::from(old.who().voucher() == who.voucher());
                 own_spent += usize::from(old.who() == who);
             } else {
                 files::remove(&self.folder.join(&id.0))?;
             }
         }
-        if session.ticket().is_some() && (spent >= MOST_SPENT || own_spent >= MOST_SPENT_OF_ONE) {
+        let is_spent = spent >= MOST_SPENT || by_own >= MOST_SPENT_BY_ONE || own_spent >= MOST_SPENT_OF_ONE;
+        if session.ticket().is_some() && is_spent {
             return Err(NoSession::TooMany);
         }
         let kept = alive.iter().map(|(id, who, old)| Kept {
@@ -336,6 +339,13 @@ mod tests {
             add(&store, &session(&n.to_string()), false).unwrap();
         }
         assert!(matches!(add(&store, &session("more"), false), Err(NoSession::TooMany)));
-        add(&store, &Session { sub: "root".into(), ..session("root") }, false).unwrap();
+        let of = |sub: &str, jti: &str| Session { sub: sub.to_owned(), ..session(jti) };
+        // People whom the same issuer makes up leave a quarter to others.
+        for n in MOST_SPENT_OF_ONE..MOST_SPENT_BY_ONE {
+            add(&store, &of(&format!("p{n}"), &n.to_string()), false).unwrap();
+        }
+        assert!(matches!(add(&store, &of("p", "more"), false), Err(NoSession::TooMany)));
+        let bought = Bought::Ticket { iss: "panel".into(), jti: "1".into(), consoles: vec![], mode: Mode::View };
+        add(&store, &Session { bought, ..of("p", "") }, false).unwrap();
     }
 }

@@ -16,7 +16,7 @@ use crate::edges::sessions::{Id, sha256};
 use crate::rules::audit::Reason;
 use crate::rules::guest::{Console, printable};
 use crate::rules::person::Who;
-use crate::rules::request::{self, OriginVerdict};
+use crate::rules::request::{self, Endpoint, OriginVerdict};
 use crate::rules::revoked::Subject;
 use crate::rules::rights::Rights;
 use crate::rules::route::{Auth, Route};
@@ -116,12 +116,14 @@ pub(super) async fn identify(guest: &Rc<Guest>, route: &Route, asked: &Asked, pe
     let bearer = authorization.and_then(request::bearer);
     let basic = authorization.and_then(request::basic).transpose()?;
     let session = find_session(guest, route, asked)?;
-    // A session that has ended must not hide the ticket that spice-html5 brings in a cookie. Other applications of the
-    // same host name may have cookies of that name, too: of several none counts.
-    let spare = if matches!(session, Some(Ok(_))) || basic.is_some() {
-        None
-    } else {
+    // A session that has ended must not hide the ticket that spice-html5 brings in a cookie. Whoever serves another port
+    // of this host name can set that cookie, too: it counts where that client needs it alone, and never for the page.
+    // Of several none counts.
+    let is_spice = Endpoint::from_path(&asked.path) == Some(Endpoint::Console(Console::Spice));
+    let spare = if is_spice && asks_for_websocket(asked) && !matches!(session, Some(Ok(_))) && basic.is_none() {
         request::cookie(asked.headers("cookie"), "token").unwrap_or(None)
+    } else {
+        None
     };
 
     let ticket = query.or(bearer).or(spare).map(|token| guest.check_ticket(&String::from_utf8_lossy(token), route));
@@ -203,6 +205,10 @@ fn no_origin() -> Refused {
 fn site(guest: &Guest, asked: &Asked, issuer: Option<&str>) -> Result<OriginVerdict, Refused> {
     let (origin, scheme) = (asked.once("origin")?, guest.scheme_of(asked));
     let verdict = guest.origin(origin, scheme, asked.host.as_deref(), issuer);
+    if verdict == OriginVerdict::Absent && request::comes_from_another_site(asked.headers("sec-fetch-site")) {
+        let words = "a page of another site asks this, without saying which: its requests are not looked at";
+        return Err(refuse(403, words).because(Reason::Origin));
+    }
     if verdict != OriginVerdict::Refused {
         return Ok(verdict);
     }

@@ -183,6 +183,12 @@ pub fn origin<'l>(
     }
 }
 
+/// Whether a browser says that another site's page made the request (`Sec-Fetch-Site`, W3C Fetch Metadata): an image or
+/// a link there sends no Origin. A page of another port of this host name is another site's here.
+pub fn comes_from_another_site<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
+    headers.any(|value| !matches!(value, b"same-origin" | b"none"))
+}
+
 /// Who is asked (RFC 9112, 3.2): one `Host` header that is a name or an address with or without a port. A target that
 /// names a host itself (3.2.2) has to name the same. HTTP/1.0 may come without.
 pub fn host<'h>(
@@ -334,6 +340,17 @@ mod tests {
             assert_eq!(cookie([other].into_iter(), "ours"), Ok(None));
         }
         assert_eq!(cookie([&b"ours=\xff"[..]].into_iter(), "ours"), Ok(Some(&b"\xff"[..])), "nobody's session");
+    }
+
+    #[test]
+    fn a_browser_says_when_another_sites_page_asks() {
+        for (value, is_other) in
+            [("same-origin", false), ("none", false), ("cross-site", true), ("same-site", true), ("\u{e9}", true)]
+        {
+            assert_eq!(comes_from_another_site(bytes(&[value])), is_other, "{value}");
+        }
+        assert!(!comes_from_another_site(bytes(&[])), "no browser");
+        assert!(comes_from_another_site(bytes(&["none", "cross-site"])));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::person::Who;
+use super::person::{Voucher, Who};
 use super::ticket::Mode;
 
 /// The most sessions of one person's for one guest.
@@ -38,8 +38,8 @@ pub enum Sitting<'a> {
 }
 
 /// Whether a client may sit down. `taken` has the seats of all sockets, the oldest first. Where all are taken, or all of
-/// a person's share, who may type goes before who looks on (of the same person, there); else one goes of a person who has
-/// two more than whoever comes. It is the newest.
+/// a person's share, who may type goes before who looks on (of the same person, there); else one goes of a person, or of
+/// people of an issuer, who have two more than whoever comes. It is the newest.
 #[must_use]
 pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usize) -> Sitting<'a> {
     let mut clients: Vec<Seat<'a>> = Vec::new();
@@ -65,11 +65,12 @@ pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usi
     let goes_first = comes.mode == Mode::Control && !lookers.is_empty();
     let candidates = if comes.mode == Mode::View || goes_first { &lookers } else { &clients };
     let of = |who: &Who| candidates.iter().filter(|seat| seat.who == who).count();
-    let newest = candidates.iter().enumerate().max_by_key(|(index, seat)| (of(seat.who), *index));
-    match newest {
-        Some((_, seat)) if goes_first || of(seat.who) > own + 1 => Sitting::Instead(seat.client),
-        _ => Sitting::Full,
-    }
+    let by = |who: &Who| clients.iter().filter(|seat| seat.who.voucher() == who.voucher()).count();
+    let own_by = by(comes.who);
+    let makes_room = |seat: &Seat<'_>| goes_first || of(seat.who) > own + 1 || by(seat.who) > own_by + 1;
+    let candidates = candidates.iter().enumerate().filter(|(_, seat)| makes_room(seat));
+    let newest = candidates.max_by_key(|(index, seat)| (of(seat.who), by(seat.who), *index));
+    newest.map_or(Sitting::Full, |(_, seat)| Sitting::Instead(seat.client))
 }
 
 /// A session that counts.
@@ -95,22 +96,26 @@ pub enum Keeping {
 }
 
 /// Whether somebody may have one more session. Beyond their share the one of theirs makes room that was not used for the
-/// longest time; where the guest has `most`, one of whoever has two more than they.
+/// longest time; where the guest has `most`, one of whoever has two more than they, or of an issuer whose people have: an
+/// issuer that makes up people keeps out nobody else's.
 #[must_use]
 pub fn may_keep(kept: &[Kept<'_>], comes: &Who, most: usize) -> Keeping {
-    let mut counts: BTreeMap<&Who, usize> = BTreeMap::new();
+    let (mut counts, mut by) = (BTreeMap::<&Who, usize>::new(), BTreeMap::<Voucher<'_>, usize>::new());
     for one in kept {
         *counts.entry(one.who).or_default() += 1;
+        *by.entry(one.who.voucher()).or_default() += 1;
     }
     let own = counts.get(comes).copied().unwrap_or_default();
+    let own_by = by.get(&comes.voucher()).copied().unwrap_or_default();
     let unused = kept.iter().enumerate().filter(|(_, one)| !one.in_use);
     let found = if own >= SESSIONS {
         unused.filter(|(_, one)| one.who == comes).min_by_key(|(_, one)| one.last_used)
     } else if kept.len() < most {
         return Keeping::Room;
     } else {
-        let candidates = unused.filter(|(_, one)| counts[one.who] > own + 1);
-        candidates.min_by_key(|(_, one)| (Reverse(counts[one.who]), one.last_used))
+        let of = |one: &Kept<'_>| (counts[one.who], by[&one.who.voucher()]);
+        let candidates = unused.filter(|(_, one)| of(one).0 > own + 1 || of(one).1 > own_by + 1);
+        candidates.min_by_key(|(_, one)| (Reverse(of(one)), one.last_used))
     };
     found.map_or(Keeping::Full, |(index, _)| Keeping::Instead(index))
 }
@@ -171,6 +176,21 @@ mod tests {
         assert_eq!(may_sit(&taken, &seat(&panel, Mode::View, 9), 9, 3), Sitting::Share);
         assert_eq!(may_sit(&taken, &seat(&panel, Mode::Control, 9), 9, 3), Sitting::Instead(taken[2].client));
         assert_eq!(may_sit(&[typing; 1], &seat(&panel, Mode::Control, 9), 9, 1), Sitting::Share);
+    }
+
+    #[test]
+    fn an_issuer_that_makes_up_people_keeps_out_nobody_elses() {
+        let made_up: Vec<_> = NAMES.iter().map(|name| Who::bearer("narrow", name)).collect();
+        let (ann, root) = (user("ann"), Who::bearer("host", "root"));
+        let kept: Vec<_> =
+            made_up.iter().enumerate().map(|(n, who)| Kept { who, last_used: (n as u64, 0), in_use: false }).collect();
+        for comes in [&ann, &root] {
+            assert_eq!(may_keep(&kept, comes, 20), Keeping::Instead(0), "{comes:?}");
+        }
+        assert_eq!(may_keep(&kept, &Who::bearer("narrow", "one more"), 20), Keeping::Full);
+        let taken: Vec<_> = made_up.iter().enumerate().map(|(n, who)| seat(who, Mode::View, n)).collect();
+        let ann_looks = Seat { client: ("ann's", None), who: &ann, mode: Mode::View };
+        assert_eq!(may_sit(&taken, &ann_looks, 20, 8), Sitting::Instead(taken[19].client));
     }
 
     #[test]

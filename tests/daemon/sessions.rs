@@ -8,7 +8,7 @@ use crate::host::{Host, Proxy};
 
 fn proxy() -> Proxy {
     let echo = Backend::echo();
-    Proxy::activated(Host::new().raw("vnc", &echo).raw("serial/0", &echo))
+    Proxy::activated(Host::new().raw("vnc", &echo).raw("serial/0", &echo).raw("spice", &echo))
 }
 
 fn buy(proxy: &Proxy, token: &str) -> Answer {
@@ -148,7 +148,7 @@ fn logging_out_ends_the_session_and_its_websockets_and_nobody_elses() {
     );
     // spice-html5 brings its ticket in a cookie: a session that has ended must not be in its way.
     let both = format!("{}; token={}", cookie.1, proxy.ticket());
-    assert!(proxy.try_open("/vnc", &[("Cookie", &both), ("Origin", &origin)]).is_ok());
+    assert!(proxy.try_open("/spice", &[("Cookie", &both), ("Origin", &origin)]).is_ok());
 }
 
 #[test]

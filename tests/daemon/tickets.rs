@@ -12,20 +12,53 @@ fn proxy() -> Proxy {
         Host::new()
             .raw("vnc", &echo)
             .raw("serial/0", &echo)
+            .raw("spice", &echo)
             .config("[access]\norigins = [\"https://panel.example\"]\n"),
     )
 }
 
 #[test]
-fn a_ticket_is_taken_from_the_query_the_authorization_header_and_the_cookie_token() {
+fn a_ticket_is_taken_from_the_query_the_authorization_header_and_for_spice_from_the_cookie_token() {
     let proxy = proxy();
     let token = proxy.ticket();
     let mut by_query = proxy.try_open(&format!("/vnc?a=b&token={token}"), &[]).unwrap();
     let mut by_header = proxy.try_open("/vnc", &[("Authorization", &format!("bearer {token}"))]).unwrap();
-    let mut by_cookie = proxy.try_open("/vnc", &[("Cookie", &format!("a=b; token={token}"))]).unwrap();
+    let mut by_cookie = proxy.try_open("/spice", &[("Cookie", &format!("a=b; token={token}"))]).unwrap();
     for ws in [&mut by_query, &mut by_header, &mut by_cookie] {
         ws.echoes("several websockets with one ticket");
     }
+}
+
+/// Whoever serves another port of this host name can set it.
+#[test]
+fn a_cookie_named_token_opens_nothing_but_a_spice_display_and_buys_nothing() {
+    let proxy = proxy();
+    let (cookie, origin) = (format!("token={}", proxy.ticket()), format!("https://{}", proxy.address));
+    let headers = [("Cookie", cookie.as_str()), ("Origin", origin.as_str())];
+    for path in ["/vnc", "/serial/0", "/websockify"] {
+        assert_eq!(proxy.refusal(path, &headers).status, 401, "{path}");
+    }
+    for (method, path) in [("GET", "/api/guest"), ("POST", "/api/session")] {
+        let answer = proxy.ask(method, path, &headers);
+        assert_eq!(answer.status, 401, "{method} {path}");
+        assert_eq!(answer.body, "a ticket is needed: `console-proxy url GUEST` on the host prints one\n");
+    }
+}
+
+#[test]
+fn what_another_sites_page_asks_without_an_origin_is_not_looked_at() {
+    let proxy = proxy();
+    let target = format!("/api/guest?token={}", proxy.ticket());
+    for site in ["cross-site", "same-site"] {
+        assert_eq!(proxy.ask("GET", &target, &[("Sec-Fetch-Site", site)]).status, 403, "{site}");
+        let guess = proxy.ask("GET", "/api/guest?token=made.up", &[("Sec-Fetch-Site", site)]);
+        assert_eq!(guess.status, 403, "{site}");
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(proxy.ask("GET", &target, &[("Sec-Fetch-Site", site)]).status, 200, "{site}");
+    }
+    proxy.until_logged("refused 127.0.0.1: origin: ");
+    assert!(!proxy.log().contains("refused 127.0.0.1: ticket: "), "a guess of another site's is not its visitor's");
 }
 
 #[test]
@@ -97,7 +130,7 @@ fn a_ticket_of_100_kb_is_431_and_two_tickets_are_400() {
         assert_eq!(proxy.refusal(&target, &headers).status, 400, "{headers:?}");
     }
     let cookies = format!("token={token}; token={token}");
-    assert_eq!(proxy.refusal("/vnc", &[("Cookie", &cookies)]).status, 401, "another application has such a one, too");
+    assert_eq!(proxy.refusal("/spice", &[("Cookie", &cookies)]).status, 401, "another application has such a one, too");
 }
 
 #[test]
