@@ -62,8 +62,8 @@ pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Like [`read_untrusted`], where the file must be root's or this process's own user's: what others put there is an error that says
-/// whose it is.
+/// Like [`read_untrusted`], where the file must be root's or this process's own user's: a file of anybody else is an error that
+/// names its owner.
 pub fn read_trusted(path: &Path, limit: u64) -> io::Result<Option<String>> {
     let Some((file, about)) = open_regular(path)? else { return Ok(None) };
     if about.uid() != 0 && about.uid() != rustix::process::geteuid().as_raw() {

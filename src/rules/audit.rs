@@ -149,7 +149,7 @@ impl Gathering {
     fn count(&mut self, from: Network, reason: Reason, now: Duration) -> bool {
         let most = |network: Network| SINGLE * network.times();
         let known = &mut self.known;
-        // Where a network's lines are used up, one is counted for the narrowest such: that says the most of whose it is.
+        // Where networks have used up their lines, the refusal is counted for the narrowest of them, which says most.
         let is_full = |network: &Network| known.get(network).is_some_and(|minute| minute.told >= most(*network));
         if let Some(minute) = from.all().find(is_full).and_then(|network| known.get_mut(&network)) {
             minute.count(reason);

@@ -392,7 +392,7 @@ fn read_settings(settings: Node<'_>, notes: &mut Notes) {
         match child.namespace() {
             scope @ Scope::Named(_) if !scope.is(NAMESPACE) => {}
             _ if child.local_name() == "allow" => read_allow(child, notes),
-            _ => not_understood(notes, format!("its settings have an element {:?}, which none has", child.name())),
+            _ => not_understood(notes, format!("its settings have an unknown element {:?}", child.name())),
         }
     }
 }

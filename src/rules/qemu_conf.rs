@@ -17,7 +17,7 @@ pub struct QemuConf {
     pub asks: Asks,
 }
 
-/// Kinds of displays that ask who comes.
+/// Which kinds of displays ask their clients for a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asks {
     /// VNC.

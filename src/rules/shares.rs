@@ -1,5 +1,5 @@
-//! What of a guest's room one person may have: seats at a console, and sessions. Who comes late is not kept out by who
-//! came early and took all.
+//! How much of a guest's room one person may take: seats at a console, and sessions. A person who arrives late is not
+//! kept out by one who arrived early and took all.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub type Client<'a> = (&'a str, Option<&'a str>);
 pub struct Seat<'a> {
     /// The client.
     pub client: Client<'a>,
-    /// Whose it is.
+    /// The person who has it.
     pub who: &'a Who,
     /// Look on, or type.
     pub mode: Mode,
@@ -76,7 +76,7 @@ pub fn may_sit<'a>(taken: &[Seat<'a>], comes: &Seat<'_>, most: usize, share: usi
 /// A session that counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept<'a> {
-    /// Whose it is.
+    /// The person who has it.
     pub who: &'a Who,
     /// When it was used last, and when it began: the first is in seconds.
     pub last_used: (u64, u64),
