@@ -72,6 +72,7 @@ struct Row {
 
 /// Prints who has a way in.
 pub fn list(paths: &Paths, guest: Option<&str>, json: bool, out: &mut dyn Write) -> Result<()> {
+    needs_root(paths, "seeing who has a session")?;
     let guests = match guest {
         Some(guest) => vec![lookup::guest(paths, guest)?],
         None => publish::all_guests(paths)?,
@@ -171,7 +172,7 @@ fn add(row: &mut Row, shown: &Shown) {
 
 /// Ends sessions and open consoles of one guest.
 pub fn kick(paths: &Paths, arguments: &KickArguments, out: &mut dyn Write) -> Result<()> {
-    needs_root(paths)?;
+    needs_root(paths, "ending other people's sessions")?;
     let guest = lookup::guest(paths, &arguments.guest)?;
     let (person, session) = (arguments.person.clone(), arguments.session.clone());
     let before = shown(paths, &guest);
@@ -185,7 +186,7 @@ pub fn kick(paths: &Paths, arguments: &KickArguments, out: &mut dyn Write) -> Re
 
 /// Ends all that a person or a ticket has opened on this host.
 pub fn revoke(paths: &Paths, arguments: &RevokeArguments, out: &mut dyn Write) -> Result<()> {
-    needs_root(paths)?;
+    needs_root(paths, "ending other people's sessions")?;
     let whose = match (&arguments.person, &arguments.ticket) {
         (Some(person), _) => Whose::Person(person.clone()),
         (None, Some(ticket)) => {
@@ -269,9 +270,9 @@ fn told<'r>(ended: impl Iterator<Item = &'r Row>, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-fn needs_root(paths: &Paths) -> Result<()> {
+fn needs_root(paths: &Paths, what: &str) -> Result<()> {
     if paths.is_this_host() && !rustix::process::geteuid().is_root() {
-        bail!("ending other people's sessions takes root");
+        bail!("{what} takes root");
     }
     Ok(())
 }

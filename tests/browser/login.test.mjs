@@ -94,6 +94,22 @@ test('a wrong password is explained as a user who does not exist is, and the rig
     await person.close();
 });
 
+test('a login form whose connection has had all its requests still logs in', async () => {
+    const person = await Person.with();
+    await person.open(`${await guest.origin()}/#serial/0`);
+    await person.sees('login');
+    // A connection without a right takes 20.
+    const answers = await person.page.evaluate(async () => {
+        const statuses = [];
+        for (let n = 0; n < 50; n++) statuses.push((await fetch('api/guest', { cache: 'no-store' })).status);
+        return statuses;
+    });
+    assert.deepEqual([...new Set(answers)], [401]);
+    await person.logIn('ann', PASSWORD);
+    await person.sees('connected', 'serial/0');
+    await person.close();
+});
+
 test('a user without a right to this guest is told so, and gets in nowhere', async () => {
     const person = await Person.with();
     await person.open(`${await guest.origin()}/#serial/0`);

@@ -197,3 +197,39 @@ test('key to echo in the browser', async () => {
     figure('key to echo worst of 40, ms', times[39]);
     await person.close();
 });
+
+test('somebody who looks on and makes room for who may type hears why, and does not come back by themselves', async () => {
+    const [crowd, person] = [await Person.with(), await Person.with()];
+    await crowd.open(await guest.origin());
+    const opens = async (user, many) => {
+        const paths = Array.from({ length: many }, (_, n) => `serial/0?client=${user}-${n}&token=${guest.ticket(`--user ${user} --view`)}`);
+        await crowd.page.evaluate((paths) => Promise.all(paths.map((path) => new Promise((done, failed) => {
+            const socket = new WebSocket(new URL(path, location.href.replace('https', 'wss')));
+            socket.onopen = done;
+            socket.onclose = ({ code, reason }) => failed(new Error(`${code} ${reason}`));
+        }))), paths);
+    };
+    // Of whoever has the most the newest gives way.
+    await opens('ann', 4);
+    await opens('cas', 4);
+    await opens('bob', 7);
+    await person.open(await guest.url('--user bob --view', '#serial/0'));
+    await person.sees('connected', 'serial/0');
+    // What the page says to the proxy from now on.
+    const sockets = [];
+    person.page.on('websocket', (socket) => sockets.push(socket.url()));
+    const root = await Person.with();
+    await root.open(await guest.url('', '#serial/0'));
+    await root.sees('connected', 'serial/0');
+    await person.sees('busy', 'serial/0');
+    assert.match(await person.text(), /all places here were taken, and .+ goes before you/);
+    await person.isAccessible('a place that was given up');
+    await sleep(3000);
+    assert.deepEqual([await person.state(), sockets], ['busy', []]);
+    await crowd.close();
+    // A place is free again, and the button is all that it takes.
+    await person.page.getByTestId('retry').click();
+    await person.sees('connected', 'serial/0');
+    await person.close();
+    await root.close();
+});

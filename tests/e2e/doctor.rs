@@ -54,6 +54,10 @@ fn a_daemon_of_libvirts_that_hangs_is_a_fault_in_words_and_all_else_is_looked_at
 fn an_ordinary_user_is_told_of_no_fault_that_is_none_and_what_only_root_can_see() {
     let guest = Guest::define("seen-by-root").with_vnc().with_pty_serial().started();
     guest.port();
+    // In a folder that root and QEMU's user alone may look into.
+    let path = "/var/lib/libvirt/qemu/e2e-seen.sock";
+    let hidden = Guest::define("in-a-folder").with_unix_serial(path).started();
+    hidden.port();
     let roots = try_sh("console-proxy doctor").unwrap_or_else(|said| said);
     assert!(roots.contains("ok      seen-by-root: port") && !roots.contains("unseen"), "{roots}");
     for groups in ["", "libvirt"] {
@@ -65,6 +69,10 @@ fn an_ordinary_user_is_told_of_no_fault_that_is_none_and_what_only_root_can_see(
         assert!(said.contains("unseen  /etc/console-proxy/tls/key.pem cannot be read by you"), "{said}");
         assert!(said.contains("unseen  the guard can be looked at by root alone"), "{said}");
         assert_eq!(said.contains("ok      seen-by-root: port"), groups == "libvirt", "{said}");
+        let unseen = format!("unseen  in-a-folder: unix:{path}, its serial/0: Permission denied");
+        assert_eq!(said.contains(&unseen), groups == "libvirt", "{said}");
+        let said = user.run("console-proxy sessions seen-by-root").unwrap_err();
+        assert!(said.contains("seeing who has a session takes root"), "{said}");
         if faults(&roots).is_empty() {
             assert!(said.ends_with("no fault in what you may see: run it as root for the rest"), "{said}");
         }

@@ -179,7 +179,13 @@ fn backends(paths: &Paths, name: &str, route: &Route, findings: &mut Vec<Finding
             // The kernel's tables tell: a connection would take a serial port's one place.
             let there = match backend {
                 Backend::Tcp(_, port) => ports::is_listened_to(*port),
-                Backend::Unix(path) => Path::new(path).exists(),
+                Backend::Unix(path) => match Path::new(path).try_exists() {
+                    Ok(there) => there,
+                    Err(why) => {
+                        findings.push(Unseen(format!("{name}: {backend}, its {}: {why}", way.console)));
+                        continue;
+                    }
+                },
                 Backend::Pty(number) => Path::new(&format!("/dev/pts/{number}")).exists(),
                 // QEMU has it for as long as the guest runs.
                 Backend::Display(_) => true,
