@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal as Arriving, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::rules::escape::Escape;
+use crate::rules::modes::RESET;
 
 /// The most bytes that are read at once. No proxy refuses a frame of that size.
 const CHUNK: usize = 4096;
@@ -23,8 +24,6 @@ const CHUNK: usize = 4096;
 const AHEAD: usize = 256;
 /// Output under way to a terminal that takes none, in messages of the proxy. Then the proxy waits.
 const BEHIND: usize = 8;
-/// What a guest may have left switched on: colours, a hidden cursor, mouse reports, bracketed paste.
-const TIDY: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l";
 
 /// Whether standard input is a terminal.
 #[must_use]
@@ -77,14 +76,14 @@ impl Drop for Raw {
     }
 }
 
-/// Dropped, it switches off in the terminal on standard output what a guest may have left on.
+/// Dropped, it switches off in the terminal on standard output what a guest may have left on. [`Raw`] does that, too.
 #[derive(Debug)]
 pub struct Tidy;
 
 impl Drop for Tidy {
     fn drop(&mut self) {
         if isatty(io::stdout()) && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
-            let _ = rustix::io::write(io::stdout(), TIDY);
+            let _ = rustix::io::write(io::stdout(), RESET.as_bytes());
         }
     }
 }

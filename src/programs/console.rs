@@ -116,6 +116,7 @@ async fn attach(granted: &Granted, manner: &Manner) -> Result<Left> {
 
     let mut signals = tty::Signals::catch().context("cannot wait for signals")?;
     let (shown, is_shown) = tty::write_output().context("cannot start a thread")?;
+    let _tidy = (!terminal).then(|| tty::Tidy);
     let raw =
         terminal.then(|| tty::Raw::enter(std::io::stdin())).transpose().context("cannot make the terminal raw")?;
     let escape = if terminal { manner.escape } else { Escape::NONE };

@@ -16,6 +16,7 @@ use crate::rules::asciicast::{Event, read_event, read_header};
 use crate::rules::config::parse_span;
 use crate::rules::escape::Escape;
 use crate::rules::guest::printable;
+use crate::rules::tame::Tame;
 
 /// Events that are read ahead.
 const AHEAD: usize = 64;
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Silences last at most this long; 0s: nothing is waited for.
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     idle_limit: Option<Duration>,
+    /// To a terminal, too, every byte as the guest said it. Otherwise a terminal gets text and colours alone.
+    #[arg(long)]
+    raw: bool,
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -84,7 +88,7 @@ enum Ended {
 async fn play(arguments: &Arguments, source: Box<dyn Read + Send>, in_terminal: bool) -> Result<Ended> {
     let mut signals = tty::Signals::catch().context("cannot wait for signals")?;
     let (shown, is_shown) = tty::write_output().context("cannot start a thread")?;
-    let _tidy = tty::Tidy;
+    let _tidy = (!in_terminal).then(|| tty::Tidy);
     let raw = in_terminal.then(|| tty::Raw::enter(std::io::stdin())).transpose();
     let raw = raw.context("cannot make the terminal raw")?;
     let keys = in_terminal.then(|| tty::read_input(Escape::NONE)).transpose().context("cannot start a thread")?;
@@ -94,6 +98,7 @@ async fn play(arguments: &Arguments, source: Box<dyn Read + Send>, in_terminal: 
         keys: keys.map(|typed| typed.bytes),
         speed: arguments.speed,
         idle_limit: arguments.idle_limit.unwrap_or(Duration::MAX),
+        tame: (!arguments.raw && tty::is_output_a_terminal()).then(Tame::default),
     };
     let ended = tokio::select! {
         ended = player.play() => ended,
@@ -146,6 +151,7 @@ struct Player {
     keys: Option<mpsc::Receiver<bytes::Bytes>>,
     speed: f64,
     idle_limit: Duration,
+    tame: Option<Tame>,
 }
 
 impl Player {
@@ -166,12 +172,20 @@ impl Player {
             if !self.wait(&mut due).await {
                 return Ended::Left;
             }
-            if let Some(output) = event.output
-                && self.shown.send(output.into()).await.is_err()
-            {
-                return Ended::Left;
+            if let Some(output) = event.output {
+                let shown = self.showable(output);
+                if self.shown.send(shown).await.is_err() {
+                    return Ended::Left;
+                }
             }
         }
+    }
+
+    fn showable(&mut self, output: String) -> bytes::Bytes {
+        let Some(tame) = &mut self.tame else { return output.into() };
+        let mut shown = Vec::with_capacity(output.len());
+        tame.pass(output.as_bytes(), &mut shown);
+        shown.into()
     }
 
     /// Waits until the next event is due, which a pause puts off. False where the person leaves.

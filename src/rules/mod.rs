@@ -20,6 +20,7 @@ pub mod history;
 pub mod hook;
 pub mod limits;
 pub mod log;
+pub mod modes;
 pub mod pace;
 pub mod person;
 pub mod plan;

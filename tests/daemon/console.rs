@@ -5,6 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use console_proxy::rules::modes::RESET;
 use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::backends::Backend;
@@ -51,6 +52,31 @@ fn every_key_goes_to_the_guest_and_what_it_says_is_shown_as_it_is() {
     terminal.shows("console-proxy: serial/0 of g1: left");
     proxy.until_logged("left serial/0 of g1 from 127.0.0.1 after ");
     proxy.until_logged(" dropped: the client closed");
+}
+
+#[test]
+fn a_guest_leaves_no_mode_in_the_terminal_from_a_terminal_and_from_a_pipe() {
+    let proxy = echoing();
+    let console = || {
+        let mut program = proxy.console_proxy();
+        program.env("TERM", "xterm-256color").args(["console", "g1", "--user", "ann", "--silence", "200ms"]);
+        program
+    };
+    let modes = b"\x1b[?1049h\x1b[?1004h\x1b[5;9r\x1b(0\x1b]0;no end";
+    let mut terminal = Terminal::of(&console());
+    until("the terminal is raw", || terminal.is_raw());
+    terminal.types(modes);
+    until("they come back", || terminal.bytes().ends_with(modes));
+    terminal.types(b"\x1d");
+    terminal.ends_with(0);
+    terminal.shows(&format!("{RESET}console-proxy: serial/0 of g1: left"));
+
+    let (reading, mut writing) = std::io::pipe().unwrap();
+    let mut terminal = Terminal::with_input(&console(), Some(reading.into()));
+    writing.write_all(modes).unwrap();
+    drop(writing);
+    terminal.ends_with(0);
+    terminal.shows(&format!("no end{RESET}console-proxy: serial/0 of g1: left"));
 }
 
 #[test]

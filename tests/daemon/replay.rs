@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use console_proxy::rules::modes::RESET;
 use rustix::process::{Signal, kill_process};
 
 use crate::host::until;
@@ -172,6 +173,58 @@ fn the_terminal_is_given_back_at_every_end() {
     assert!(!terminal.is_raw());
     kill_process(terminal.pid(), Signal::INT).unwrap();
     terminal.ends_with(130);
+}
+
+/// What a guest can say to a terminal beside text: a title, the clipboard, a question whose answer would be typed at the
+/// shell, another screen, another character set, a string without an end.
+const HOSTILE: &str = "\\u001b]0;title\\u0007\\u001b]52;c;cm0gLXJm\\u0007\\u001b[6n\\u001bP$q\\u001b\\\\\\u001b[?1049h\\u001b[?1004h\\u001b[5;9r\\u001b(0";
+
+fn in_colour(file: &Path, arguments: &[&str]) -> Command {
+    let mut command = replay(file, arguments);
+    command.env("TERM", "xterm-256color");
+    command
+}
+
+#[test]
+fn a_terminal_gets_text_and_colours_alone_unless_it_is_asked_for_more() {
+    let said = format!("[0, \"o\", \"{HOSTILE}\\u001b[31mred\\r\\n\\u001b]0;cut\"]\n[0, \"o\", \" here\\u0007end\"]\n");
+    let recording = Recording::of(HEADER.to_owned() + &said);
+    let raw = "\x1b]0;title\x07\x1b]52;c;cm0gLXJm\x07\x1b[6n\x1bP$q\x1b\\\x1b[?1049h\x1b[?1004h\x1b[5;9r\x1b(0\x1b[31mred\r\n\x1b]0;cut here\x07end";
+    for (arguments, shown) in [(&[][..], "\x1b[31mred\r\nend"), (&["--raw"][..], raw)] {
+        let mut terminal = Terminal::of(&in_colour(&recording.path(), arguments));
+        terminal.ends_with(0);
+        until("all is shown", || terminal.screen() == shown.to_owned() + RESET);
+    }
+    says(&recording.replay(&[]), 0, raw, "");
+}
+
+#[test]
+fn no_mode_is_left_in_the_terminal_at_any_end() {
+    let slow =
+        Recording::of(HEADER.to_owned() + &format!("[0, \"o\", \"{HOSTILE}begun\"]\n[1000, \"o\", \"never\"]\n"));
+    let bad = Recording::of(HEADER.to_owned() + &format!("[0, \"o\", \"{HOSTILE}begun\"]\nbad\n"));
+    let is_reset = |terminal: &Terminal| until("the terminal is reset", || terminal.screen().contains(RESET));
+    for key in [&b"q"[..], b"\x03"] {
+        let mut terminal = Terminal::of(&in_colour(&slow.path(), &["--raw"]));
+        terminal.shows("begun");
+        terminal.types(key);
+        terminal.ends_with(0);
+        is_reset(&terminal);
+        assert!(terminal.screen().ends_with(RESET), "{:?}", terminal.screen());
+    }
+    let mut terminal = Terminal::of(&in_colour(&slow.path(), &["--raw"]));
+    terminal.shows("begun");
+    kill_process(terminal.pid(), Signal::TERM).unwrap();
+    terminal.ends_with(143);
+    is_reset(&terminal);
+    let mut terminal = Terminal::of(&in_colour(&bad.path(), &["--raw"]));
+    terminal.ends_with(1);
+    is_reset(&terminal);
+    // A terminal that cannot do this is sent nothing of it.
+    let mut terminal = Terminal::of(&replay(&bad.path(), &["--raw"]));
+    terminal.ends_with(1);
+    terminal.shows("line 3: not [SECONDS");
+    assert!(!terminal.screen().contains("\x1b[?25h"));
 }
 
 #[test]
