@@ -231,7 +231,7 @@ fn a_proxy_begins_no_connection_with_the_sockets_that_it_was_handed() {
 }
 
 /// The ports at which a running guest's displays listen.
-fn display_ports(guest: &Guest) -> Vec<u16> {
+pub fn display_ports(guest: &Guest) -> Vec<u16> {
     let xml = guest.xml();
     let displays = xml.split("<graphics ").skip(1).map(|rest| rest.split('>').next().unwrap());
     let of = |display: &str| {

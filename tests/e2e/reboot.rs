@@ -3,13 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::host::{Guest, SOON, property, sh, state_of, try_sh, wait_until};
+use crate::guard::display_ports;
+use crate::host::{Guest, SOON, User, property, sh, state_of, try_sh, wait_until};
 use crate::rights::{described, session};
 use crate::ws::Session;
 
 const NAMES: [&str; 3] = ["auto1", "auto2", "auto3"];
 /// What was, for the second half.
 const NOTES: &str = "/var/lib/e2e-before-reboot";
+
+/// Displays are guarded from the boot on.
+const GUARDED: &str = "/etc/console-proxy/console-proxy.toml.d/60-reboot.toml";
 
 const COOKIE: &str = "/root/e2e-session-before-reboot";
 
@@ -38,6 +42,7 @@ fn before() {
     // One that runs and is not started by itself.
     kept(Guest::define("manual").with_vnc().blank().started(), Guest::port);
     fs::write(NOTES, ports_and_fingerprint()).unwrap();
+    sh(&format!("mkdir -p $(dirname {GUARDED}); printf '[guard]\\ndisplays = true\\n' >{GUARDED}"));
 }
 
 #[test]
@@ -59,6 +64,15 @@ fn after() {
     let session = Session { cookie: cookie.to_owned(), secret: secret.to_owned() };
     assert_eq!(described(guest.port(), &session).0, 401, "a session does not outlive the host");
     std::mem::forget(guest);
+
+    let user = User::in_groups("e2e-rebooted", "");
+    for port in NAMES.map(|name| kept(Guest::existing(name), display_ports)).concat() {
+        let reaches = |who: &str| try_sh(&format!("{who} bash -c 'echo </dev/tcp/127.0.0.1/{port}'")).is_ok();
+        wait_until("the display to be guarded", SOON, || !reaches(&format!("runuser -u {} --", user.0)));
+        assert!(reaches(""), "and there is one");
+    }
+    fs::remove_file(GUARDED).unwrap();
+    sh("console-proxy publish --all");
 
     assert_eq!(state_of("console-proxy-guard.service"), "active");
     sh("nft list table inet console_proxy");
