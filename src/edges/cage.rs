@@ -5,6 +5,9 @@
 //! signals outside; kernels have it from 6.7 on, the latter from 6.12. A filter of system calls refuses every call that
 //! connects, listens, or makes a socket, also where Landlock does not look: `MSG_FASTOPEN` connects a socket that was
 //! shut down. Both are inherited by every later thread and program, and nothing takes them away again.
+//!
+//! The filter keeps whole what a proxy was lent, too: a terminal, a connection, a recording are one object for all who have
+//! a descriptor of it, and what is done to one with an `ioctl`, `fcntl`, `setsockopt` or `ftruncate` outlives the proxy.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +20,7 @@ use seccompiler::{
 };
 
 /// Calls that are refused whatever they are about.
-const REFUSED: [libc::c_long; 8] = [
+const REFUSED: [libc::c_long; 10] = [
     libc::SYS_connect,
     libc::SYS_bind,
     libc::SYS_listen,
@@ -27,7 +30,18 @@ const REFUSED: [libc::c_long; 8] = [
     libc::SYS_io_uring_register,
     // Made for debuggers: takes descriptors out of other processes.
     libc::SYS_pidfd_getfd,
+    // Files only ever grow: a recording keeps what it has.
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
 ];
+/// The `ioctl`s that a proxy needs. Others would, for example, close a terminal to everybody else (`TIOCEXCL`), stop it
+/// (`TCXONC`) or change its line discipline (`TIOCSETD`).
+const IOCTLS: [u64; 6] = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::FIONCLEX, libc::TCGETS, libc::TCGETS2];
+/// The `fcntl`s. Not `F_SETFL`, which takes a recording's `O_APPEND` away.
+const FCNTLS: [libc::c_int; 5] = [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
+/// Options of `SOL_SOCKET` that are refused: filters, which hide from the broker what comes in.
+const OPTIONS: [libc::c_int; 4] =
+    [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_ATTACH_REUSEPORT_CBPF, libc::SO_ATTACH_REUSEPORT_EBPF];
 /// Calls that are refused with [`MSG_FASTOPEN`], and which argument has their flags.
 const SENDING: [(libc::c_long, u8); 3] = [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
 /// `linux/socket.h`: sending connects.
@@ -38,6 +52,9 @@ const MSG_FASTOPEN: u64 = 0x2000_0000;
 const X32: i64 = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const X32_SENDING: [(i64, u8); 2] = [(X32 | 0x206, 2), (X32 | 0x21a, 3)];
+/// Likewise `ioctl` and `setsockopt`: refused altogether, no program of ours is of that kind.
+#[cfg(target_arch = "x86_64")]
+const X32_REFUSED: [i64; 2] = [X32 | 0x202, X32 | 0x21d];
 
 /// Why a proxy is not in its cage.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +155,22 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     for call in REFUSED {
         refuse(call, Vec::new());
     }
+    let number = |argument, operator, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
+    let none_of = |argument, values: &mut dyn Iterator<Item = u64>| {
+        let conditions: Result<Vec<_>, _> = values.map(|value| number(argument, SeccompCmpOp::Ne, value)).collect();
+        Ok::<_, seccompiler::BackendError>(vec![SeccompRule::new(conditions?)?])
+    };
+    refuse(libc::SYS_ioctl, none_of(1, &mut IOCTLS.into_iter())?);
+    refuse(libc::SYS_fcntl, none_of(1, &mut FCNTLS.into_iter().map(|command| command.unsigned_abs().into()))?);
+    let option = |option: libc::c_int| {
+        let level = number(1, SeccompCmpOp::Eq, libc::SOL_SOCKET.unsigned_abs().into())?;
+        SeccompRule::new(vec![level, number(2, SeccompCmpOp::Eq, option.unsigned_abs().into())?])
+    };
+    refuse(libc::SYS_setsockopt, OPTIONS.into_iter().map(option).collect::<Result<_, _>>()?);
     let with_flag = |argument| {
         // The kernel looks at 32 bits of it.
         let fast_open = SeccompCmpOp::MaskedEq(MSG_FASTOPEN);
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, fast_open, MSG_FASTOPEN)?;
-        Ok(vec![SeccompRule::new(vec![condition])?])
+        Ok(vec![SeccompRule::new(vec![number(argument, fast_open, MSG_FASTOPEN)?])?])
     };
     for (call, argument) in SENDING {
         refuse(call, with_flag(argument)?);
@@ -150,6 +178,10 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     #[cfg(target_arch = "x86_64")]
     for (call, argument) in X32_SENDING {
         refuse(call, with_flag(argument)?);
+    }
+    #[cfg(target_arch = "x86_64")]
+    for call in X32_REFUSED {
+        refuse(call, Vec::new());
     }
     let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     SeccompFilter::new(rules, SeccompAction::Allow, refusal, std::env::consts::ARCH.try_into()?)?.try_into()
@@ -192,6 +224,34 @@ mod tests {
             assert_eq!(made.unwrap_err(), Errno::PERM);
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, rustix::net::SocketFlags::empty(), None)
                 .unwrap();
+        });
+    }
+
+    #[test]
+    fn what_was_lent_can_be_used_and_is_left_as_it_was_for_everybody_else() {
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let master = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags).unwrap();
+        let recording = tempfile::tempfile().unwrap();
+        rustix::fs::fcntl_setfl(&recording, rustix::fs::OFlags::APPEND).unwrap();
+        restricted(move || {
+            rustix::io::ioctl_fionbio(&terminal, true).unwrap();
+            assert_eq!(rustix::io::ioctl_fionread(&terminal).unwrap(), 0);
+            assert!(std::io::IsTerminal::is_terminal(&terminal));
+            rustix::io::fcntl_dupfd_cloexec(&terminal, 0).unwrap();
+            rustix::io::write(&recording, b"said").unwrap();
+            assert_eq!(rustix::termios::ioctl_tiocexcl(&terminal).unwrap_err(), Errno::PERM);
+            let stop = rustix::termios::Action::OOff;
+            assert_eq!(rustix::termios::tcflow(&terminal, stop).unwrap_err(), Errno::PERM);
+            let settings = rustix::termios::tcgetattr(&terminal).unwrap();
+            let now = rustix::termios::OptionalActions::Now;
+            assert_eq!(rustix::termios::tcsetattr(&terminal, now, &settings).unwrap_err(), Errno::PERM);
+            let without = rustix::fs::OFlags::empty();
+            assert_eq!(rustix::fs::fcntl_setfl(&recording, without).unwrap_err(), Errno::PERM);
+            assert_eq!(rustix::fs::ftruncate(&recording, 0).unwrap_err(), Errno::PERM);
+            assert_eq!(recording.metadata().unwrap().len(), 4);
         });
     }
 

@@ -12,6 +12,9 @@ use rustix::net::AddressFamily;
 
 use crate::rules::unread::Look;
 
+/// What a terminal's buffer takes (`N_TTY_BUF_SIZE` of linux/tty.h).
+const FULL: u64 = 4096;
+
 /// A port that was lent.
 #[derive(Debug)]
 pub enum Port {
@@ -57,8 +60,12 @@ impl Port {
             }
             Self::Unix(socket) => Ok(Look::Level { unread: rustix::io::ioctl_fionread(socket)? }),
             Self::Terminal(terminal) => {
-                let opened = terminal.open()?;
-                Ok(Look::Level { unread: rustix::io::ioctl_fionread(opened)? })
+                match terminal.open() {
+                    Ok(opened) => Ok(Look::Level { unread: rustix::io::ioctl_fionread(opened)? }),
+                    // Somebody who has it keeps all others out (TIOCEXCL): what cannot be seen counts as unread.
+                    Err(why) if why.raw_os_error() == Some(libc::EBUSY) => Ok(Look::Level { unread: FULL }),
+                    Err(why) => Err(why),
+                }
             }
         }
     }
