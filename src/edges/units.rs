@@ -12,6 +12,10 @@ use crate::rules::plan::{Active, Unit};
 
 /// PID 1 may be busy for seconds while it reloads hundreds of units.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Proxies end within 5 s, or are killed (`TimeoutStopSec=`).
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// A command line has room for thousands of names; a hundred at once keep PID 1's answer short.
+const AT_ONCE: usize = 100;
 
 /// Who a service is, by the system manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +91,22 @@ pub fn start(guests: &[Uuid]) -> Result<()> {
     verb("start", guests)
 }
 
-/// Stops guests' sockets, and with them their proxies, and waits.
+/// Stops guests' sockets, and with them their proxies, and waits. A proxy that does not end in time (one that was taken
+/// over can ask for more time without end, `EXTEND_TIMEOUT_USEC` of sd_notify(3)) is killed.
 pub fn stop(guests: &[Uuid]) -> Result<()> {
-    verb("stop", guests)
+    for some in guests.chunks(AT_ONCE) {
+        let Err(why) = verb_within("stop", some, STOP_PATIENCE) else { continue };
+        tracing::warn!("proxies do not end: {why:#}");
+        for guest in some {
+            let service = service_of(guest);
+            if !show(&service, &["ActiveState"])?.get("ActiveState").is_some_and(|state| state == "inactive") {
+                tracing::warn!(guest = %guest, "{service} is killed");
+                kill(&service)?;
+            }
+        }
+        verb_within("stop", some, PATIENCE)?;
+    }
+    Ok(())
 }
 
 /// Kills all processes of a guest's proxy, as its watchdog does.
@@ -103,16 +120,17 @@ pub fn reset_failed(guests: &[Uuid]) -> Result<()> {
 }
 
 fn verb(verb: &str, guests: &[Uuid]) -> Result<()> {
-    // A command line has room for thousands of names; a hundred at once keep PID 1's answer short.
-    for some in guests.chunks(100) {
-        let units: Vec<String> = some.iter().map(socket_of).collect();
-        let mut arguments = vec![verb, "--"];
-        arguments.extend(units.iter().map(String::as_str));
-        // A unit that fails makes the whole call fail; each one's state tells more than that.
-        let output = run(&arguments)?;
-        if !output.status.success() {
-            tracing::debug!("systemctl {verb}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
+    guests.chunks(AT_ONCE).try_for_each(|some| verb_within(verb, some, PATIENCE))
+}
+
+fn verb_within(verb: &str, guests: &[Uuid], patience: Duration) -> Result<()> {
+    let units: Vec<String> = guests.iter().map(socket_of).collect();
+    let mut arguments = vec![verb, "--"];
+    arguments.extend(units.iter().map(String::as_str));
+    // A unit that fails makes the whole call fail; each one's state tells more than that.
+    let output = run_within(&arguments, patience)?;
+    if !output.status.success() {
+        tracing::debug!("systemctl {verb}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
@@ -136,7 +154,11 @@ fn systemctl(arguments: &[&str]) -> Result<String> {
 }
 
 fn run(arguments: &[&str]) -> Result<Output> {
+    run_within(arguments, PATIENCE)
+}
+
+fn run_within(arguments: &[&str], patience: Duration) -> Result<Output> {
     let mut command = Command::new("systemctl");
     command.args(arguments).env("SYSTEMD_COLORS", "0");
-    command::output(&mut command, b"", PATIENCE).context("cannot ask the system manager")
+    command::output(&mut command, b"", patience).context("cannot ask the system manager")
 }
