@@ -213,15 +213,28 @@ mod tests {
 
     #[test]
     fn who_comes_where_there_is_no_room_gets_a_place_of_those_who_hammer() {
-        let hammer = strangers(&[("127.0.0.3", 16), ("127.0.0.2", 48)]);
-        for (comes, answer) in [("127.0.0.1", full(16)), ("127.0.0.3", full(16)), ("192.0.2.1", full(16))] {
+        let hammer = strangers(&[("198.51.100.3", 16), ("198.51.100.2", 48)]);
+        for (comes, answer) in [("198.51.100.1", full(16)), ("198.51.100.3", full(16)), ("192.0.2.1", full(16))] {
             assert_eq!(admit(&hammer, &held(comes, Hold::Stranger), ROOM), answer, "{comes}");
         }
         let own = Answer::Instead { of: 16, is_full: false };
-        assert_eq!(admit(&hammer, &held("127.0.0.2", Hold::Stranger), ROOM), own, "its own share is used up");
-        let equal = strangers(&[("127.0.0.3", 32), ("127.0.0.2", 32)]);
-        assert_eq!(admit(&equal, &held("127.0.0.2", Hold::Stranger), ROOM), full(32), "nobody hammers others out");
-        assert_eq!(admit(&equal, &held("127.0.0.1", Hold::Stranger), ROOM), full(0), "else the oldest");
+        assert_eq!(admit(&hammer, &held("198.51.100.2", Hold::Stranger), ROOM), own, "its own share is used up");
+        let equal = strangers(&[("198.51.100.3", 32), ("198.51.100.2", 32)]);
+        assert_eq!(admit(&equal, &held("198.51.100.2", Hold::Stranger), ROOM), full(32), "nobody hammers others out");
+        assert_eq!(admit(&equal, &held("198.51.100.1", Hold::Stranger), ROOM), full(0), "else the oldest");
+    }
+
+    #[test]
+    fn whoever_takes_many_addresses_of_loopback_takes_them_from_themselves() {
+        let addresses: Vec<String> = (1..=58).map(|n| format!("127.1.2.{n}")).collect();
+        let some: Vec<_> = addresses.iter().map(|address| (address.as_str(), 1)).collect();
+        let here = strangers(&some);
+        let fewer = strangers(&some[..53]);
+        let own = Answer::Instead { of: 0, is_full: false };
+        assert_eq!(admit(&here, &held("127.9.9.9", Hold::Stranger), ROOM), own, "58 are the most of 127.0.0.0/8");
+        let others = [("192.0.2.1", 4), ("192.0.2.2", 3)];
+        let all = [&strangers(&others)[..], &fewer, &strangers(&[("192.0.2.3", 4)])].concat();
+        assert_eq!(admit(&all, &held("192.0.2.4", Hold::Stranger), ROOM), full(7), "not of a stranger from outside");
     }
 
     #[test]

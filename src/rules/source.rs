@@ -2,7 +2,8 @@
 //! journal all use this one notion.
 //!
 //! IPv4 counts by address. A /24 would be strangers to each other: providers rent IPv4 addresses one by one, and one
-//! attacker would keep 255 neighbours out. IPv6 counts by the network of 64 bits, which is what one household or one
+//! attacker would keep 255 neighbours out. But 127.0.0.0/8 is a network around its addresses: every local user has them
+//! all. IPv6 counts by the network of 64 bits, which is what one household or one
 //! rented machine has at least, and by the /56 and the /48 around it, which many of them have: each wider network has
 //! a larger limit, and less than its parts together.
 
@@ -16,6 +17,8 @@ pub enum Network {
     V4(Ipv4Addr),
     /// The first half of an IPv6 address, with zeros behind so many bits: 64, 56 or 48.
     V6(u64, u8),
+    /// All IPv4 addresses of loopback.
+    Loopback,
     /// A unix socket, without an address that is known: it is not limited.
     Local,
 }
@@ -39,7 +42,8 @@ impl Network {
         match self {
             Self::V6(bits, 64) => Some(Self::V6(bits & (!0 << 8), 56)),
             Self::V6(bits, 56) => Some(Self::V6(bits & (!0 << 16), 48)),
-            Self::V4(_) | Self::V6(..) | Self::Local => None,
+            Self::V4(address) if address.is_loopback() => Some(Self::Loopback),
+            Self::V4(_) | Self::V6(..) | Self::Loopback | Self::Local => None,
         }
     }
 
@@ -67,7 +71,7 @@ impl Network {
     pub fn times(self) -> u32 {
         match self {
             Self::V6(_, 56) => 2,
-            Self::V6(_, 48) => 4,
+            Self::V6(_, 48) | Self::Loopback => 4,
             Self::V4(_) | Self::V6(..) | Self::Local => 1,
         }
     }
@@ -78,6 +82,7 @@ impl fmt::Display for Network {
         match self {
             Self::V4(address) => write!(f, "{address}"),
             Self::V6(bits, length) => write!(f, "{}/{length}", Ipv6Addr::from_bits(u128::from(*bits) << 64)),
+            Self::Loopback => f.write_str("127.0.0.0/8"),
             Self::Local => f.write_str("a unix socket"),
         }
     }
@@ -97,7 +102,8 @@ mod tests {
         for (address, counts_as) in [
             ("192.0.2.7", &["192.0.2.7"][..]),
             ("::ffff:192.0.2.7", &["192.0.2.7"]),
-            ("127.1.2.3", &["127.1.2.3"]),
+            ("127.1.2.3", &["127.1.2.3", "127.0.0.0/8"]),
+            ("::ffff:127.255.0.9", &["127.255.0.9", "127.0.0.0/8"]),
             ("2001:db8:1:2a3b:3:4:5:6", &["2001:db8:1:2a3b::/64", "2001:db8:1:2a00::/56", "2001:db8:1::/48"]),
             ("2001:db8:1:2::", &["2001:db8:1:2::/64", "2001:db8:1::/56", "2001:db8:1::/48"]),
             ("::1", &["::/64", "::/56", "::/48"]),
@@ -120,6 +126,8 @@ mod tests {
             ("2001:db8::1", "2001:db8:1::", None),
             ("192.0.2.1", "192.0.2.1", Some("192.0.2.1")),
             ("192.0.2.1", "192.0.2.2", None),
+            ("127.0.0.1", "127.255.0.1", Some("127.0.0.0/8")),
+            ("127.0.0.1", "192.0.2.1", None),
         ] {
             let found = of(one).around(of(other)).map(|network| network.to_string());
             assert_eq!(found.as_deref(), around, "{one} {other}");
