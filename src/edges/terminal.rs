@@ -92,13 +92,26 @@ enum Found {
 /// Takes libvirt's lock file for `/dev/pts/N` in the name of process `pid`, by UUCP's rules: made exclusively, and a lock
 /// whose holder is dead is taken over. `virsh console` does the same.
 ///
+/// Where there is no room for a lock the terminal is open to `virsh console` as soon as there is some.
+///
 /// What is no lock is passed over, and said. Ours takes its place in one step, so nobody who makes such files again and
 /// again can keep it away.
 pub fn lock(paths: &Paths, number: u32, pid: u32) -> Result<Lock, Refusal> {
     let path = lock_path(paths, number);
-    let draft = Draft::new(&path, pid)?;
     let failed = |why: io::Error| Refusal::new(Kind::Refused, format!("cannot make {}: {why}", path.display()));
     let busy = |holder| Refusal::new(Kind::Busy, format!("the console is in use by {}", name_of(holder)));
+    let draft = match Draft::new(&path, pid) {
+        Ok(draft) => draft,
+        // Any local user can fill that folder. libvirt cannot make a lock there, either.
+        Err(why) if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            if let Found::Held(holder) = look(&path) {
+                return Err(busy(holder));
+            }
+            tracing::warn!("{} cannot be made: {why}; the terminal is opened without it", path.display());
+            return Ok(Lock { path, pid });
+        }
+        Err(why) => return Err(failed(why)),
+    };
     // Again where somebody else gave theirs back in between.
     for _ in 0..8 {
         match renameat_with(CWD, &draft.0, CWD, &path, RenameFlags::NOREPLACE) {
@@ -164,18 +177,15 @@ fn holder(path: &Path) -> Option<u32> {
 struct Draft(PathBuf);
 
 impl Draft {
-    fn new(path: &Path, pid: u32) -> Result<Self, Refusal> {
-        let failed = |why: io::Error| {
-            Refusal::new(Kind::Refused, format!("cannot make a lock beside {}: {why}", path.display()))
-        };
+    fn new(path: &Path, pid: u32) -> io::Result<Self> {
         let mut random = [0; 8];
-        getrandom(&mut random, GetRandomFlags::empty()).map_err(|why| failed(why.into()))?;
+        getrandom(&mut random, GetRandomFlags::empty())?;
         let draft = path.with_file_name(format!(".console-proxy-lock.{}", hex(&random)));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).map_err(failed)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
         let draft = Self(draft);
         // Whatever the umask: libvirt reads it, and so does whoever wants to know.
-        file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-        file.write_all(lock_text(pid).as_bytes()).map_err(failed)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.write_all(lock_text(pid).as_bytes())?;
         Ok(draft)
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::auth::{enter, open, person};
-use crate::host::{Guest, Running, SOON, User, exists, journal_cursor, journal_since, sh, try_sh, wait_until};
+use crate::host::{
+    Guest, Running, SOON, User, exists, journal_cursor, journal_since, sh, systemctl, try_sh, wait_until,
+};
 
 /// How many terminals' names are taken: more than the tests ever have.
 const TERMINALS: u32 = 40;
@@ -80,4 +82,33 @@ fn who_makes_locks_again_and_again_keeps_nobody_out() {
     }
     drop(busy);
     sh(&format!("pkill -KILL -u {}; true", stranger.0));
+}
+
+#[test]
+fn where_an_ordinary_user_has_filled_the_folder_of_locks_terminals_open_without_one_and_it_is_said() {
+    let _full = Locks::forget();
+    let guest = Guest::define("no-room").with_pty_serial().started();
+    guest.wait_to_boot();
+    guest.port();
+    let stranger = User::in_groups("e2e-filler", "");
+    // A file system of its own, so that nothing else of the host's is in the way.
+    sh("mount -t tmpfs -o size=64k,mode=1777 e2e-locks /run/lock");
+    let _mounted = Mounted("/run/lock");
+    systemctl("restart console-proxy-broker");
+    assert!(stranger.run("sh -c 'cat /dev/zero >/run/lock/x'").is_err(), "it is full");
+    let before = journal_cursor();
+    guest.open("serial/0").command("echo $((6 * 7)) is right", "42 is right");
+    let said = journal_since(&before);
+    let number = guest.pty().strip_prefix("/dev/pts/").unwrap().to_owned();
+    let words = format!("/var/lock/LCK.._pts_{number} cannot be made: No space left on device");
+    assert!(said.contains(&words) && said.contains("the terminal is opened without it"), "{said}");
+}
+
+/// A file system of a test's, which ends with it.
+struct Mounted(&'static str);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = try_sh(&format!("umount --lazy {}; systemctl restart console-proxy-broker", self.0));
+    }
 }
