@@ -5,7 +5,7 @@ systemd-tmpfiles --create console-proxy.conf || :
 if [ "$1" -eq 1 ]; then
 	systemctl --no-reload enable console-proxy.target console-proxy-sync.path console-proxy-sync.service \
 		console-proxy-wire.path console-proxy-wire-notes.path console-proxy-wire.service console-proxy-broker.socket \
-		console-proxy-guard.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer >/dev/null 2>&1 || :
+		console-proxy-guard.service console-proxy-state.service console-proxy-keys.timer console-proxy-ssh.socket console-proxy-auth.socket console-proxy-prune.timer >/dev/null 2>&1 || :
 	echo "console-proxy: there is no SELinux policy for the hook yet, so it was not put where libvirt runs it."
 	echo "console-proxy: where SELinux is off or permissive, enable it with"
 	echo "    install -D -m 755 /usr/share/console-proxy/libvirt-hook /etc/libvirt/hooks/qemu.d/console-proxy"
@@ -14,7 +14,7 @@ fi
 # An image build or a chroot ends here: no service manager, nothing running.
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload || :
-systemctl start console-proxy-guard.service console-proxy-keys.service || :
+systemctl start console-proxy-guard.service console-proxy-state.service console-proxy-keys.service || :
 for daemon in libvirtd virtqemud; do
 	if systemctl is-active --quiet "$daemon.service"; then systemctl reload "$daemon.service" || :; fi
 done

@@ -27,6 +27,7 @@ pub mod passing;
 pub mod paths;
 pub mod ports;
 pub mod processes;
+pub mod proxy_files;
 pub mod publish;
 pub mod read_ahead;
 pub mod recordings;

@@ -146,10 +146,23 @@ impl Paths {
         self.guest(uuid).join("failure")
     }
 
+    /// What proxies write, a folder for each guest: a file system of its own.
+    #[must_use]
+    pub fn guest_states(&self) -> PathBuf {
+        self.run().join("state")
+    }
+
+    /// The folder of that kind of a route: beside it, where it is no published guest's.
+    #[must_use]
+    pub fn state_of_route(&self, route_file: &Path) -> PathBuf {
+        let folder = route_file.parent().and_then(|folder| folder.strip_prefix(self.guests()).ok());
+        folder.map_or_else(|| route_file.with_file_name("state"), |name| self.guest_states().join(name))
+    }
+
     /// What a guest's proxy writes: sessions, and who is connected.
     #[must_use]
     pub fn guest_state(&self, uuid: &Uuid) -> PathBuf {
-        self.guest(uuid).join("state")
+        self.guest_states().join(uuid.as_str())
     }
 
     /// Which guest a backend belongs to, a file per place.

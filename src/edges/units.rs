@@ -92,14 +92,14 @@ pub fn start(guests: &[Uuid]) -> Result<()> {
 }
 
 /// Stops guests' sockets, and with them their proxies, and waits. A proxy that does not end in time (one that was taken
-/// over can ask for more time without end, `EXTEND_TIMEOUT_USEC` of sd_notify(3)) is killed.
+/// over can ask for more time without end, `EXTEND_TIMEOUT_USEC` of `sd_notify(3)`) is killed.
 pub fn stop(guests: &[Uuid]) -> Result<()> {
     for some in guests.chunks(AT_ONCE) {
         let Err(why) = verb_within("stop", some, STOP_PATIENCE) else { continue };
         tracing::warn!("proxies do not end: {why:#}");
         for guest in some {
             let service = service_of(guest);
-            if !show(&service, &["ActiveState"])?.get("ActiveState").is_some_and(|state| state == "inactive") {
+            if show(&service, &["ActiveState"])?.get("ActiveState").is_none_or(|state| state != "inactive") {
                 tracing::warn!(guest = %guest, "{service} is killed");
                 kill(&service)?;
             }

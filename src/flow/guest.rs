@@ -61,6 +61,8 @@ pub struct Guest {
     pub route_file: PathBuf,
     /// Who is connected.
     pub live: Rc<Live>,
+    /// The folder that its proxy may write.
+    pub state: PathBuf,
     /// The sessions on disk.
     pub store: Store,
     /// How many connections each address has.
@@ -90,7 +92,7 @@ impl Guest {
     #[must_use]
     pub fn new(paths: Paths, route_file: PathBuf, config: Config, tls: Option<tls::Server>, opener: Opener) -> Self {
         let issuers = issuers::Folder::load(&paths.issuers());
-        let store = Store::new(&route_file.with_file_name("state"));
+        let state = paths.state_of_route(&route_file);
         let config = RefCell::new(files::Watched::new(&paths, config));
         let revoked = revoked::Watched::new(&paths);
         Self {
@@ -98,7 +100,8 @@ impl Guest {
             route_file,
             config,
             live: Rc::default(),
-            store,
+            store: Store::new(&state),
+            state,
             crowd: Rc::default(),
             audit: Audit::default(),
             spice: Spice::default(),

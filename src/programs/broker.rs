@@ -4,6 +4,7 @@
 mod channel;
 mod grant;
 mod lent;
+mod room;
 mod served;
 mod watch;
 
@@ -72,6 +73,8 @@ fn run() -> Result<()> {
     };
     let (watches, paths) = (server.watches.clone(), server.paths.clone());
     std::thread::Builder::new().stack_size(256 << 10).spawn(move || watches.run(&paths))?;
+    let (channels, paths) = (server.channels.clone(), server.paths.clone());
+    std::thread::Builder::new().stack_size(256 << 10).spawn(move || room::keep(&paths, &channels))?;
     let mut gate = Gate::new();
     for (name, socket) in kept {
         adopt(&server, &mut gate, name, socket);

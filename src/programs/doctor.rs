@@ -26,7 +26,7 @@ use crate::rules::ssh as rules;
 use crate::rules::web::is_hidden;
 
 /// The units that should be active on a host.
-const UNITS: [&str; 9] = [
+const UNITS: [&str; 10] = [
     "console-proxy.target",
     "console-proxy-sync.path",
     "console-proxy-wire.path",
@@ -34,6 +34,7 @@ const UNITS: [&str; 9] = [
     "console-proxy-broker.socket",
     "console-proxy-auth.socket",
     "console-proxy-guard.service",
+    "console-proxy-state.service",
     "console-proxy-keys.timer",
     "console-proxy-prune.timer",
 ];

@@ -237,7 +237,7 @@ async fn keep_telling(guest: Rc<Guest>, name: String) {
 
 fn tell(guest: &Guest, name: &str) {
     systemd::status(&guest.live.line(name, guest.config().proxy.status));
-    let file = guest.route_file.with_file_name("state").join("live.json");
+    let file = guest.state.join("live.json");
     let shown = guest.live.shown();
     let result = if shown.is_empty() {
         files::remove(&file).map(drop)

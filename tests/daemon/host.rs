@@ -152,12 +152,17 @@ impl Host {
         self.path("run/console-proxy/guests").join(GUEST)
     }
 
+    pub fn state_folder(&self) -> PathBuf {
+        self.path("run/console-proxy/state").join(GUEST)
+    }
+
     pub fn route_file(&self) -> PathBuf {
         self.guest_folder().join("route.toml")
     }
 
     pub fn write_route(&self) {
-        fs::create_dir_all(self.guest_folder().join("state")).unwrap();
+        fs::create_dir_all(self.guest_folder()).unwrap();
+        fs::create_dir_all(self.state_folder()).unwrap();
         files::replace(&self.route_file(), self.route.to_text().as_bytes(), 0o644).unwrap();
     }
 

@@ -57,7 +57,7 @@ fn systemd_hears_who_is_on_which_console_in_one_line_whatever_the_names_where_th
     let line = format!("{name}: ann\u{fffd}READY=1\u{fffd}[31m from 127.0.0.1 on vnc (bridged, 0 B out, 0 B in)");
     until("the status names the person", || proxy.statuses().contains(&line));
     ws.echoes("hello");
-    let live = proxy.guest_folder().join("state/live.json");
+    let live = proxy.state_folder().join("live.json");
     until("others can read it too", || {
         std::fs::read_to_string(&live).is_ok_and(|text| text.contains("\"console\":\"vnc\""))
     });
@@ -315,7 +315,7 @@ fn under_activation_it_does_not_start_without_a_certificate_or_a_socket() {
 fn what_it_keeps_of_sessions_is_for_its_own_group_alone() {
     let proxy = Proxy::activated(Host::new().raw("vnc", &Backend::echo()));
     proxy.ask("POST", "/api/session", &[("Authorization", &format!("Bearer {}", proxy.ticket()))]);
-    let folder = proxy.guest_folder().join("state/sessions");
+    let folder = proxy.state_folder().join("sessions");
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o7777, 0o770);
     for file in std::fs::read_dir(folder).unwrap().flatten() {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o660);

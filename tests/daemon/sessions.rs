@@ -36,7 +36,7 @@ fn a_ticket_buys_one_session_whose_cookie_no_script_and_no_other_site_gets() {
     let second = bought.secret();
     assert_eq!((second.len(), second == value), (43, false));
     // What is kept on disk is of no use to who reads it.
-    let sessions = proxy.guest_folder().join("state/sessions");
+    let sessions = proxy.state_folder().join("sessions");
     for file in std::fs::read_dir(sessions).unwrap().flatten() {
         let text = std::fs::read_to_string(file.path()).unwrap();
         for secret in [&value, &second] {
@@ -277,7 +277,7 @@ fn a_session_of_an_older_version_ends_in_words_and_its_ticket_stays_spent() {
     let proxy = proxy();
     let token = proxy.ticket();
     let bought = buy(&proxy, &token);
-    let file = std::fs::read_dir(proxy.guest_folder().join("state/sessions")).unwrap().next().unwrap().unwrap();
+    let file = std::fs::read_dir(proxy.state_folder().join("sessions")).unwrap().next().unwrap().unwrap();
     let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
     record.as_object_mut().unwrap().remove("secret").unwrap();
     std::fs::write(file.path(), record.to_string()).unwrap();

@@ -207,7 +207,7 @@ fn a_proxy_begins_no_connection_with_the_sockets_that_it_was_handed() {
         (TcpListener::bind(("127.0.0.1", PORT)).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let other = outside.local_addr().unwrap().port();
     let folder = format!("/run/systemd/system/{}.d", guest.service());
-    let report = format!("/run/console-proxy/guests/{}/state/report", guest.uuid());
+    let report = format!("/run/console-proxy/state/{}/report", guest.uuid());
     let _ = program("");
     fs::write(
         format!("{folder}/99-hostile.conf"),

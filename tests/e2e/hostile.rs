@@ -104,7 +104,7 @@ impl TakenOver<'_> {
 
 /// Where this is, the hostile program of that guest has done enough.
 fn enough(guest: &str) -> String {
-    format!("/run/console-proxy/guests/{guest}/state/enough")
+    format!("/run/console-proxy/state/{guest}/enough")
 }
 
 impl Drop for TakenOver<'_> {
@@ -140,6 +140,9 @@ fn a_hostile_proxy_reaches_its_own_guest_and_nothing_else() {
     report.failed("changing its own route", "ermission denied");
     report.failed("another guest's sessions", "No such file");
     report.succeeded("its own state folder");
+    for folder in ["the host's folder of temporary files", "its folder on disk", "the folder of shared memory"] {
+        report.failed_for_one_of(folder, &["ermission denied", "No such file"]);
+    }
     report.succeeded("its own memory's map");
     report.failed("another proxy's memory", "No such file");
     report.failed("another proxy's descriptors", "Operation not permitted");
@@ -228,6 +231,50 @@ impl Drop for Unguarded {
 }
 
 const SOCKETS: [&str; 3] = ["the backend's", "the client's", "the listener"];
+
+#[test]
+fn a_proxy_that_fills_its_folder_takes_nothing_of_the_hosts_and_is_ended() {
+    let guest = Guest::define("filler").blank().started();
+    let victim = Guest::define("victim").with_vnc().blank().started();
+    guest.port();
+    victim.port();
+    let used = || sh("df --output=used --block-size=1K /run | tail -1").trim().parse::<u64>().unwrap();
+    let (before, cursor) = (used(), journal_cursor());
+    let taken = TakenOver::proxy_of(&guest, "fill", &victim);
+    let client = taken.runs();
+    let words = format!("the proxy of {} fills /run/console-proxy/state: its unit is killed", guest.uuid());
+    // Each proxy's channel wakes the broker.
+    victim.open("vnc").read_until("RFB 003.008\n", SOON);
+    wait_until("it to be ended", Duration::from_secs(60), || {
+        victim.open("vnc");
+        journal_since(&cursor).contains(&words)
+    });
+    drop(client);
+    assert!(used() < before + 8192, "/run: {before} KiB, {} KiB", used());
+    let left = || sh(&format!("find /run/console-proxy/state/{} | wc -l", guest.uuid())).trim().parse::<u32>().unwrap();
+    wait_until("what it wrote to be removed", Duration::from_secs(60), || left() < 100);
+    // Others have room again, and new guests start and are published.
+    Guest::define("starts").with_vnc().blank().started().open("vnc").read_until("RFB 003.008\n", SOON);
+}
+
+#[test]
+fn a_proxy_that_does_not_end_keeps_no_other_guest_from_being_published() {
+    let guest = Guest::define("stays").blank().started();
+    let victim = Guest::define("victim").with_vnc().blank().started();
+    guest.port();
+    let taken = TakenOver::proxy_of(&guest, "stay", &victim);
+    let _client = taken.runs();
+    wait_until("its program to run", SOON, || {
+        try_sh(&format!("grep -q python /proc/{}/cmdline", property(&guest.service(), "MainPID"))).is_ok()
+    });
+    guest.destroy();
+    let other = Guest::define("comes-later").with_vnc().blank().started();
+    wait_for("the other guest to be published", Duration::from_secs(60), || {
+        other.listed().filter(|shown| shown["state"] == "listening")
+    });
+    other.open("vnc").read_until("RFB 003.008\n", SOON);
+    wait_until("it to have ended", Duration::from_secs(60), || state_of(&guest.service()) != "deactivating");
+}
 
 #[test]
 fn a_socket_that_a_proxy_holds_is_turned_around_by_no_way_that_is_known_once_it_is_caged() {
@@ -519,7 +566,7 @@ fn a_guests_name_is_text_wherever_it_is_shown() {
 }
 
 fn report_of(guest: &str) -> String {
-    format!("/run/console-proxy/guests/{guest}/state/report")
+    format!("/run/console-proxy/state/{guest}/report")
 }
 
 /// Asks the broker over a channel of its own.
@@ -540,6 +587,8 @@ fn act() {
         "deaf" => deaf(&guest),
         "attempts" => attempts(&guest, &victim, of("VICTIM_PID").parse().unwrap(), of("VICTIM_PORT").parse().unwrap()),
         "stall" => stall(),
+        "fill" => fill(&guest),
+        "stay" => stay(),
         "ask" => line("the broker", ask_broker(&guest, "vnc", "raw")),
         _ => return,
     };
@@ -551,6 +600,34 @@ fn act() {
     fs::write(format!("{file}.new"), report).unwrap();
     fs::rename(format!("{file}.new"), file).unwrap();
     std::thread::sleep(Duration::from_secs(2));
+}
+
+/// Writes as much as it can, large files and small ones in folders within folders, until it is ended.
+fn fill(guest: &str) -> String {
+    let mut folder = std::path::PathBuf::from(format!("/run/console-proxy/state/{guest}"));
+    let large = vec![1; 1 << 20];
+    for n in 0.. {
+        let _ = fs::write(folder.join(format!("large-{n}")), &large);
+        if fs::write(folder.join(format!("small-{n}")), "").is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let deeper = folder.join("d");
+        if n % 100 == 0 && fs::create_dir(&deeper).is_ok() {
+            folder = deeper;
+        }
+    }
+    String::new()
+}
+
+/// Does not end when it is told to, and asks the system manager for ten minutes more each time.
+fn stay() -> String {
+    let program = "import os, signal, socket, time\n\
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+        more = lambda *_: manager.sendto(b'EXTEND_TIMEOUT_USEC=600000000', os.environ['NOTIFY_SOCKET'])\n\
+        signal.signal(signal.SIGTERM, more)\n\
+        while True: time.sleep(0.5); more()";
+    let why = std::os::unix::process::CommandExt::exec(Command::new("python3").args(["-c", program]));
+    panic!("{why}");
 }
 
 fn line(attempt: &str, result: Result<String, String>) -> String {
@@ -576,7 +653,7 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         rustix::process::pidfd_getfd(&process, 3, PidfdGetfdFlags::empty())
     };
     let suid = || {
-        let file = format!("/run/console-proxy/guests/{guest}/state/suid");
+        let file = format!("/run/console-proxy/state/{guest}/suid");
         fs::write(&file, "")?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o6755))
     };
@@ -596,8 +673,11 @@ fn attempts(guest: &str, victim: &str, pid: i32, port: u16) -> String {
         ("its own route", read(&format!("{run}/{guest}/route.toml"))),
         ("another guest's route", read(&format!("{run}/{victim}/route.toml"))),
         ("changing its own route", write(&format!("{run}/{guest}/route.toml"))),
-        ("another guest's sessions", words(fs::read_dir(format!("{run}/{victim}/state")))),
-        ("its own state folder", write(&format!("{run}/{guest}/state/x"))),
+        ("another guest's sessions", words(fs::read_dir(format!("/run/console-proxy/state/{victim}")))),
+        ("its own state folder", write(&format!("/run/console-proxy/state/{guest}/x"))),
+        ("the host's folder of temporary files", write("/tmp/x")),
+        ("its folder on disk", write("/var/tmp/x")),
+        ("the folder of shared memory", write("/dev/shm/x")),
         ("its own memory's map", read("/proc/self/maps")),
         ("another proxy's memory", read(&format!("/proc/{pid}/mem"))),
         ("another proxy's descriptors", words(steal())),
@@ -702,8 +782,11 @@ fn deaf(guest: &str) -> String {
     rustix::io::ioctl_fionbio(&port, true).unwrap();
     // So that the kernel keeps little for it; a terminal has no such thing.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&port, 2048);
-    if std::env::var("GIVES_BACK").unwrap() == "yes" {
-        channel.release(1, "serial/0");
+    match std::env::var("GIVES_BACK").unwrap().as_str() {
+        "yes" => channel.release(1, "serial/0"),
+        // A real proxy's cage forbids that.
+        "shut" => rustix::termios::ioctl_tiocexcl(&port).unwrap(),
+        _ => {}
     }
     loop {
         systemd::alive();

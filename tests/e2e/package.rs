@@ -69,7 +69,7 @@ fn of_what_is_kept_of_guests_and_people_an_ordinary_user_reads_nothing() {
     let guest = Guest::define("private").with_vnc().with_pty_serial().started();
     guest.port();
     let _open = Ws::connect(guest.port(), "/serial/0", &guest.ticket_with("--user ann")).unwrap();
-    let live = format!("/run/console-proxy/guests/{}/state/live.json", guest.uuid());
+    let live = format!("/run/console-proxy/state/{}/live.json", guest.uuid());
     wait_until("the session in live.json", SOON, || exists(&live));
     sh("console-proxy revoke --person e2e-nobody; console-proxy unwire private");
     let kept = ["/run/console-proxy", "/var/lib/console-proxy", "/etc/console-proxy"].join(" ");

@@ -98,9 +98,12 @@ fn a_session_ends_with_the_guests_definition_and_another_guest_of_its_uuid_knows
     assert_eq!(described(guest.port(), &session).0, 200);
     let uuid = guest.uuid();
     let folder = format!("/run/console-proxy/guests/{uuid}");
-    assert!(!sh(&format!("ls {folder}/state/sessions")).is_empty());
+    let state = format!("/run/console-proxy/state/{uuid}");
+    assert!(!sh(&format!("ls {state}/sessions")).is_empty());
     drop(guest);
-    wait_until("nothing to be left of the guest", Duration::from_secs(60), || !crate::host::exists(&folder));
+    wait_until("nothing to be left of the guest", Duration::from_secs(60), || {
+        !crate::host::exists(&folder) && !crate::host::exists(&state)
+    });
     let again = Guest::define("undefined").with_uuid(&uuid).with_vnc().blank().started();
     let port = again.port();
     assert_eq!(described(port, &session).0, 401);

@@ -153,7 +153,7 @@ fn no_ticket_cookie_password_or_key_that_was_typed_stands_in_any_log_process_lis
     let afterwards = places(&cursor);
 
     assert!(found(&while_open, user.0.as_bytes()).contains(&"the journal"), "what is no secret is found");
-    let sessions = format!("/run/console-proxy/guests/{}/state/sessions/", guest.uuid());
+    let sessions = format!("/run/console-proxy/state/{}/sessions/", guest.uuid());
     assert!(found(&while_open, user.0.as_bytes()).iter().any(|place| place.starts_with(&sessions)));
     assert!(found(&while_open, b"--guest\0").iter().any(|place| place.starts_with("/proc/")));
     let trace = afterwards[0].1.as_slice();

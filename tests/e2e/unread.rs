@@ -129,6 +129,7 @@ fn a_proxy_that_answers_its_watchdog_and_does_not_read_is_ended_and_the_guest_go
     let guests = [
         ("a terminal", Guest::define("held-pty").with_vnc().with_pty_serial(), "no"),
         ("a terminal that was given back", Guest::define("held-back").with_vnc().with_pty_serial(), "yes"),
+        ("a terminal that others are kept out of", Guest::define("held-shut").with_vnc().with_pty_serial(), "shut"),
         ("a port on loopback", Guest::define("held-tcp").with_vnc().with_tcp_serial(24_478), "no"),
         ("a unix socket", Guest::define("held-unix").with_vnc().with_unix_serial("/run/e2e-held.sock"), "no"),
     ];
@@ -147,6 +148,15 @@ fn a_proxy_that_answers_its_watchdog_and_does_not_read_is_ended_and_the_guest_go
         let before = journal_cursor();
         let taken = TakenOver::proxy_with(&guest, "deaf", &victim, &format!("GIVES_BACK={gives_back}"));
         let _client = taken.runs();
+        let is_killed = || property(&guest.service(), "Result") == "signal";
+        if gives_back == "shut" {
+            wait_until("the hostile proxy to be killed", Duration::from_secs(60), is_killed);
+            let program = format!(
+                "import fcntl, os, termios; fcntl.ioctl(os.open('{}', os.O_RDWR | os.O_NOCTTY), termios.TIOCNXCL)",
+                guest.pty()
+            );
+            sh(&format!("python3 -c \"{program}\""));
+        }
         let held = wait_for_time(&guest, "HELD");
         println!("{what}: {MESSAGES} kernel messages took {alone:?} with a reader, {held:?} with a deaf one");
         // It was held, and for no longer than it takes to be sure of that, and to tell the system manager.
@@ -154,7 +164,7 @@ fn a_proxy_that_answers_its_watchdog_and_does_not_read_is_ended_and_the_guest_go
             held > Duration::from_secs(5) && held < alone * 3 + Duration::from_secs(30),
             "{what}: {held:?}, alone {alone:?}"
         );
-        wait_until("the hostile proxy to be killed", SOON, || property(&guest.service(), "Result") == "signal");
+        wait_until("the hostile proxy to be killed", SOON, is_killed);
         let journal = journal_since(&before);
         let words = format!("the proxy of {} holds serial/0 and does not read it", guest.uuid());
         assert!(journal.contains(&words) && !journal.contains("Watchdog timeout"), "{what}: {journal}");

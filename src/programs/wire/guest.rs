@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::edges::libvirt::{Guest, Libvirt, LibvirtError, Which};
 use crate::edges::paths::Paths;
-use crate::edges::{files, logs, publish, slots, unwired};
+use crate::edges::{files, logs, proxy_files, publish, slots, unwired};
 use crate::rules::config::Config;
 use crate::rules::guest::Uuid;
 use crate::rules::ports::Slot;
@@ -238,6 +238,7 @@ fn forget(paths: &Paths, guests: &[Uuid]) -> Result<()> {
         // The route first: sync must not start a socket without a slot.
         publish::withdraw(paths, uuid)?;
         remove_folder(&paths.guest(uuid))?;
+        proxy_files::remove(paths, uuid)?;
         files::leave_note(&paths.queue(), uuid.as_str()).context("cannot leave a note for sync")?;
         for drop_in in [paths.drop_in(uuid), paths.user_drop_in(uuid)] {
             drop_in.parent().map_or(Ok(()), remove_folder)?;
