@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::{console, display, doctor, keys, log, prune, publish, replay, sessions, show, ssh, sync, ticket, wire};
@@ -128,7 +128,33 @@ fn is_broken_pipe(why: &anyhow::Error) -> bool {
     })
 }
 
+/// Refuses a caller who is not root. The tree of another root (tests) is the caller's own.
+pub(super) fn needs_root(paths: &Paths, what: &str) -> Result<()> {
+    if paths.is_this_host() && !rustix::process::geteuid().is_root() {
+        bail!("{what} takes root");
+    }
+    Ok(())
+}
+
+/// The name of a verb that changes what is root's; `None` where others may use it, too.
+fn of_root(verb: &Verb) -> Option<&'static str> {
+    Some(match verb {
+        Verb::Publish(_) => "publish",
+        Verb::Wire(arguments) if arguments.changes_the_host() => "wire",
+        Verb::Unwire(arguments) if arguments.changes_the_host() => "unwire",
+        Verb::Prune { .. } => "prune",
+        Verb::Sync => "sync",
+        Verb::Guard { .. } => "guard",
+        Verb::Keys => "keys",
+        _ => return None,
+    })
+}
+
 fn run(paths: &Paths, verb: Verb, out: &mut dyn Write) -> Result<ExitCode> {
+    if let Some(name) = of_root(&verb) {
+        // Before anything is begun: half of it would be done by a member of group libvirt.
+        needs_root(paths, &format!("`console-proxy {name}`")).map_err(|why| anyhow!("{why}: nothing was changed"))?;
+    }
     match verb {
         Verb::List { json } => show::list(paths, json, out)?,
         Verb::Status { guest, json } => show::status(paths, &guest, json, out)?,

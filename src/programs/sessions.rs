@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use super::cli::needs_root;
 use super::show::{connected, span, table};
 use super::{lookup, ticket};
 use crate::edges::files;
@@ -266,13 +267,6 @@ fn told<'r>(ended: impl Iterator<Item = &'r Row>, out: &mut dyn Write) -> Result
     }
     if !any {
         writeln!(out, "nobody had such a session; what there may be of it does not count any more")?;
-    }
-    Ok(())
-}
-
-fn needs_root(paths: &Paths, what: &str) -> Result<()> {
-    if paths.is_this_host() && !rustix::process::geteuid().is_root() {
-        bail!("{what} takes root");
     }
     Ok(())
 }

@@ -51,6 +51,22 @@ pub struct UnwireArguments {
     once: bool,
 }
 
+impl WireArguments {
+    /// Whether definitions and files of this host are to change, and not a text alone.
+    #[must_use]
+    pub fn changes_the_host(&self) -> bool {
+        self.whom.changes_the_host()
+    }
+}
+
+impl UnwireArguments {
+    /// Likewise.
+    #[must_use]
+    pub fn changes_the_host(&self) -> bool {
+        self.whom.changes_the_host()
+    }
+}
+
 /// Whose definition.
 #[derive(clap::Args, Debug)]
 struct Whom {
@@ -120,6 +136,10 @@ pub fn unwire(paths: &Paths, arguments: &UnwireArguments, out: &mut dyn Write) -
 }
 
 impl Whom {
+    fn changes_the_host(&self) -> bool {
+        self.xml.is_none() && !self.dry_run
+    }
+
     /// The guests that are meant, each once.
     fn guests(&self, libvirt: &Libvirt) -> Result<Vec<Guest>> {
         if self.all {

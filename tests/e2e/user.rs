@@ -265,3 +265,43 @@ fn a_member_of_group_libvirt_lists_and_prints_urls_and_another_user_may_not() {
     }
     virsh("list");
 }
+
+#[test]
+fn what_takes_root_is_refused_to_others_at_once_in_one_sentence_and_changes_nothing() {
+    let guest = Guest::define("roots-own").with_vnc().with_pty_serial().started();
+    guest.port();
+    let path = format!("/run/console-proxy/guests/{}/route.toml", guest.uuid());
+    let state = || (sh(&format!("cat {path}; stat -c %i {path}; ls -i /run/console-proxy/queue")), guest.definition());
+    wait_until("sync to be done", SOON, || state_of("console-proxy-sync.service") == "inactive");
+    let before = state();
+    for groups in ["libvirt", ""] {
+        let user = User::in_groups("e2e-eager", groups);
+        for verb in [
+            "publish roots-own",
+            "publish --all",
+            "wire roots-own",
+            "wire --all",
+            "unwire roots-own",
+            "unwire --once roots-own",
+            "prune",
+            "prune --recordings",
+            "sync",
+            "guard",
+            "guard --remove-unless-needed",
+            "keys",
+        ] {
+            let said = user.run(&format!("console-proxy {verb}")).unwrap_err();
+            let lines: Vec<_> = said.lines().filter(|line| line.contains("console-proxy: ")).collect();
+            let name = verb.split(' ').next().unwrap();
+            let expected = format!("console-proxy: `console-proxy {name}` takes root: nothing was changed");
+            assert!(lines == [expected.as_str()] && !said.contains("ermission denied"), "{verb}: {said}");
+            assert!(!said.contains("listens there") && !said.contains("WARN"), "{verb}: {said}");
+        }
+        // A definition in a file is nobody's but the caller's.
+        let path = "/run/e2e-roots-own.xml";
+        sh(&format!("virsh dumpxml --inactive roots-own >{path}; chmod 644 {path}"));
+        let text = user.run(&format!("console-proxy unwire --xml {path}")).unwrap();
+        assert!(text.contains("<name>roots-own</name>"), "{text}");
+    }
+    assert_eq!(state(), before);
+}
