@@ -2,18 +2,21 @@
 //!
 //! Which packets are judged, and by what:
 //!
+//! A guarded place is an address and a port at which a guest's QEMU listens: the same port of another address is another
+//! program's. The serial range is guarded by port, at every address. Addresses are those after a destination NAT.
+//!
 //! - **The first packet of a connection** (SYN without ACK, whatever else is set: TCP Fast Open, MPTCP and ECN
-//!   included) to a guarded port on loopback passes when its socket is root's, and is answered by a reset otherwise. A
+//!   included) to a guarded place on loopback passes when its socket is root's, and is answered by a reset otherwise. A
 //!   socket without an owner (`meta skuid` cannot be read: the kernel's own, such as further paths of an ordinary user's
 //!   MPTCP connection) is nobody's, and refused. A connection whose first packet was refused does not exist, so the
 //!   rest of a connection needs no judging: TCP's flags say what connection tracking would say, without its cost, and
 //!   where it is not there.
-//! - **Every packet to a port that a guest listens on now** is looked at again: one of a socket that is known to be
+//! - **Every packet to a place where a guest listens now** is looked at again: one of a socket that is known to be
 //!   another user's ends the connection, which began while the guard was away or before the port was known. What has
 //!   no owner passes here: it is the end of one of root's connections, whose program has closed it or ended. In the rest
 //!   of the serial range it is not looked at: it may be an answer to a client that has such a port for a moment.
 //! - **Packets from another machine, network namespace or container to 127.0.0.0/8** (`route_localnet`, destination
-//!   NAT) have no socket here; those to guarded ports are dropped. For `::1` the kernel does that itself.
+//!   NAT) have no socket here; those to guarded places are dropped. For `::1` the kernel does that itself.
 //! - **The first packet of a socket that was handed to a proxy**, whatever its destination: `connect(AF_UNSPEC)` takes a
 //!   socket's connection away, and systemd's and the broker's sockets are root's whoever has them. They carry a mark
 //!   ([`HANDED_OUT`]), which accepted connections inherit and only `CAP_NET_ADMIN` changes; they have no business to
@@ -22,6 +25,7 @@
 //! Not judged: what comes from `CAP_NET_RAW` (packet sockets pass by the output hook), and UDP.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -80,7 +84,8 @@ fn chains(guard: &Guard) -> [Chain; 6] {
             name: "output",
             hook: output("filter", 0),
             rules: vec![
-                rule("tcp dport @ports", "goto guarded"),
+                rule("ip daddr . tcp dport @ports4", "goto guarded"),
+                rule("ip6 daddr . tcp dport @ports6", "goto guarded"),
                 rule(&format!("tcp dport {serial} {NEW}"), "goto guarded"),
             ],
         },
@@ -92,7 +97,10 @@ fn chains(guard: &Guard) -> [Chain; 6] {
         Chain {
             name: "elsewhere",
             hook: None,
-            rules: vec![rule("tcp dport @ports", "counter drop"), rule(&format!("tcp dport {serial}"), "counter drop")],
+            rules: vec![
+                rule("ip daddr . tcp dport @ports4", "counter drop"),
+                rule(&format!("tcp dport {serial}"), "counter drop"),
+            ],
         },
         Chain {
             name: "guarded",
@@ -116,23 +124,41 @@ fn chains(guard: &Guard) -> [Chain; 6] {
 
 /// The table as nft's own language has it; loading it replaces the old one in one transaction.
 fn ruleset(guard: &Guard) -> String {
-    let elements = guard.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-    let elements = if elements.is_empty() { String::new() } else { format!("\t\telements = {{ {elements} }}\n") };
+    let sets: String = sets(guard).iter().map(|(name, places)| set(name, places)).collect();
     // Those that others lead to come first.
     let chains: String = chains(guard).iter().rev().map(Chain::text).collect();
     // The table is named before it is deleted, so that the first load does not fail.
-    format!(
-        "table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\ntable {FAMILY} {TABLE} {{\n\tset ports {{\n\t\ttype inet_service\n{elements}\t}}\n{chains}}}\n"
-    )
+    format!("table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\ntable {FAMILY} {TABLE} {{\n{sets}{chains}}}\n")
+}
+
+/// The guarded places by the name of the set that has them: one per family, both always there.
+fn sets(guard: &Guard) -> BTreeMap<String, BTreeSet<SocketAddr>> {
+    let (four, six) = guard.places.iter().copied().partition(SocketAddr::is_ipv4);
+    BTreeMap::from([("ports4".to_owned(), four), ("ports6".to_owned(), six)])
+}
+
+fn set(name: &str, places: &BTreeSet<SocketAddr>) -> String {
+    let kind = if name == "ports4" { "ipv4_addr" } else { "ipv6_addr" };
+    let elements: Vec<_> = places.iter().map(|place| format!("{} . {}", place.ip(), place.port())).collect();
+    let elements =
+        if elements.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}\n", elements.join(", ")) };
+    format!("\tset {name} {{\n\t\ttype {kind} . inet_service\n{elements}\t}}\n")
+}
+
+/// An element of a set in nft's JSON: `{"concat": ["127.0.0.1", 5700]}`.
+fn place(element: &Value) -> Option<SocketAddr> {
+    let [address, port] = element.get("concat")?.as_array()?.as_slice() else { return None };
+    let address: IpAddr = address.as_str()?.parse().ok()?;
+    Some(SocketAddr::new(address, u16::try_from(port.as_u64()?).ok()?))
 }
 
 /// Of a chain: hook and priority where it has a place of its own, and its rules' comments.
 type Seen = (Option<(String, i64)>, Vec<String>);
 
-/// Of a table what matters: the elements of the set, and of each chain its place and its rules' comments.
+/// Of a table what matters: the sets' elements, and of each chain its place and its rules' comments.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outline {
-    ports: BTreeSet<u16>,
+    sets: BTreeMap<String, BTreeSet<SocketAddr>>,
     chains: BTreeMap<String, Seen>,
     /// Something that we do not write.
     strange: bool,
@@ -144,14 +170,14 @@ impl Outline {
             let hook = chain.hook.map(|(hook, _, priority)| (hook.to_owned(), priority));
             (chain.name.to_owned(), (hook, chain.rules.into_iter().map(|(matches, _)| matches).collect()))
         });
-        Self { ports: guard.ports.clone(), chains: chains.into(), strange: false }
+        Self { sets: sets(guard), chains: chains.into(), strange: false }
     }
 
     /// The guard that this is the table of.
     fn guard(&self) -> Option<Guard> {
         let range = |rule: &String| rule.strip_prefix("tcp dport ")?.parse::<PortRange>().ok();
         let serial = self.chains.get("elsewhere")?.1.iter().find_map(range)?;
-        let guard = Guard { serial, ports: self.ports.clone() };
+        let guard = Guard { serial, places: self.sets.values().flatten().copied().collect() };
         (Self::of(&guard) == *self).then_some(guard)
     }
 
@@ -163,10 +189,9 @@ impl Outline {
         for entry in listed["nftables"].as_array().context("nft's JSON has no list \"nftables\"")? {
             if let Some(set) = entry.get("set") {
                 let elements = set.get("elem").and_then(Value::as_array).cloned().unwrap_or_default();
-                let ports = elements.iter().map(|port| u16::try_from(port.as_u64()?).ok());
-                match ports.collect::<Option<BTreeSet<u16>>>() {
-                    Some(ports) if set["name"] == "ports" => outline.ports = ports,
-                    _ => outline.strange = true,
+                match elements.iter().map(place).collect::<Option<BTreeSet<_>>>() {
+                    Some(places) => drop(outline.sets.insert(text(set, "name"), places)),
+                    None => outline.strange = true,
                 }
             } else if let Some(chain) = entry.get("chain") {
                 let hook = chain.get("hook").and_then(Value::as_str).map(str::to_owned);

@@ -71,9 +71,7 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
     let mut route = reach::route(domain, slot, &config, &tls(paths), now()).with_context(|| {
         format!("slot {slot} is outside the configured port ranges; `console-proxy prune` frees it")
     })?;
-    let (owner, problems) = serving::find(paths, &route);
-    route.owner = owner;
-    for why in problems {
+    for why in serving::find(paths, &mut route) {
         let name = printable(&route.name);
         tracing::warn!(guest = %route.uuid, "{name}: {}: not opened until `console-proxy publish {name}`", printable(&why));
     }

@@ -11,18 +11,25 @@ use super::{sock_diag, terminal};
 use crate::rules::route::{Backend, Route};
 use crate::rules::serving::{Held, Owner, is_qemu_of};
 
-/// The guest's QEMU, with what it holds of the route's backends; and what could not be found out, in words. Without an
-/// answer the broker opens nothing of the guest that could be somebody else's.
-#[must_use]
-pub fn find(paths: &Paths, route: &Route) -> (Option<Owner>, Vec<String>) {
+/// Finds the guest's QEMU, with what it holds of the route's backends; returns what could not be found out, in words.
+/// Without an answer the broker opens nothing of the guest that could be somebody else's. Displays stay in the route where
+/// another program than QEMU is not seen to listen.
+pub fn find(paths: &Paths, route: &mut Route) -> Vec<String> {
     let mut problems = Vec::new();
+    let mut displays = route.displays.clone();
     let owner = qemu_of(paths, route).and_then(|process| {
         let started = process.started().map_err(|why| format!("its QEMU (pid {}): {why}", process.pid()))?;
         let mut owner = Owner { pid: process.pid(), started, holds: [].into() };
-        let things = process.open_things().unwrap_or_else(|why| {
-            problems.push(format!("what its QEMU (pid {}) has open: {why}", process.pid()));
-            OpenThings::default()
-        });
+        let things = match process.open_things() {
+            Ok(things) => {
+                displays.retain(|place| !matches!(listener(&process, &things, *place), Ok(Err(_))));
+                things
+            }
+            Err(why) => {
+                problems.push(format!("what its QEMU (pid {}) has open: {why}", process.pid()));
+                OpenThings::default()
+            }
+        };
         for backend in route.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)) {
             match held(&process, &things, backend) {
                 Ok(Some(held)) => drop(owner.holds.insert(backend.clone(), held)),
@@ -34,8 +41,14 @@ pub fn find(paths: &Paths, route: &Route) -> (Option<Owner>, Vec<String>) {
         if process.is_alive() { Ok(owner) } else { Err(format!("its QEMU (pid {}) has ended", process.pid())) }
     });
     match owner {
-        Ok(owner) => (Some(owner), problems),
-        Err(why) => (None, vec![why]),
+        Ok(owner) => {
+            (route.owner, route.displays) = (Some(owner), displays);
+            problems
+        }
+        Err(why) => {
+            route.owner = None;
+            vec![why]
+        }
     }
 }
 
@@ -67,21 +80,23 @@ fn held(process: &Process, things: &OpenThings, backend: &Backend) -> Result<Opt
             Ok(Some(Held::Terminal(terminal)))
         }
         Backend::Tcp(ip, port) => {
-            let listener = sock_diag::listener(SocketAddr::new(*ip, *port)).map_err(words)?;
-            let listener = listener.ok_or("nothing listens there")?;
-            let is_held = |things: &OpenThings| things.sockets.contains(&listener.inode);
-            // A display may be served by a process beside QEMU (qemu-vnc).
-            let by_companion =
-                || process.companions().iter().any(|other| other.open_things().is_ok_and(|things| is_held(&things)));
-            if is_held(things) || by_companion() {
-                Ok(Some(Held::Listener { socket: listener.cookie }))
-            } else {
-                Err("another program than its QEMU listens there".to_owned())
-            }
+            let socket = listener(process, things, SocketAddr::new(*ip, *port)).map_err(words)??;
+            Ok(Some(Held::Listener { socket }))
         }
         // Who listens is seen when it is connected to; libvirt knows whose display it opens.
         Backend::Unix(_) | Backend::Display(_) => Ok(None),
     }
+}
+
+/// The cookie of the guest's socket that listens there; in the inner error why that is not the guest's.
+fn listener(process: &Process, things: &OpenThings, place: SocketAddr) -> io::Result<Result<u64, &'static str>> {
+    let Some(listener) = sock_diag::listener(place)? else { return Ok(Err("nothing listens there")) };
+    let is_held = |things: &OpenThings| things.sockets.contains(&listener.inode);
+    // A display may be served by a process beside QEMU (qemu-vnc).
+    let by_companion =
+        || process.companions().iter().any(|other| other.open_things().is_ok_and(|things| is_held(&things)));
+    let is_its_own = is_held(things) || by_companion();
+    Ok(if is_its_own { Ok(listener.cookie) } else { Err("another program than its QEMU listens there") })
 }
 
 #[cfg(test)]
@@ -133,11 +148,37 @@ mod tests {
         Route::parse(&text).unwrap()
     }
 
+    fn found(paths: &Paths, mut route: Route) -> (Option<Owner>, Vec<String>) {
+        let problems = find(paths, &mut route);
+        (route.owner, problems)
+    }
+
+    /// A display at "localhost" may have one of its two addresses, and another program the other one.
+    #[test]
+    fn where_another_program_or_nobody_listens_no_display_of_the_guests_is_kept() {
+        let running = qemu(UUID);
+        let (_root, paths) = host(&running.0.id().to_string());
+        let others = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let places = vec![others.local_addr().unwrap(), free];
+        let mut known = Route { displays: places.clone(), ..route("g", "unix:/run/s") };
+        assert!(find(&paths, &mut known).is_empty());
+        assert_eq!(known.displays, []);
+        // Where QEMU is not found nobody knows; what its definition says is kept.
+        let mut unknown = Route { displays: places.clone(), ..route("h", "unix:/run/s") };
+        assert_eq!(find(&paths, &mut unknown).len(), 1);
+        assert_eq!(unknown.displays, places);
+        // The test's own process in QEMU's place.
+        let process = Process::hold(std::process::id()).unwrap();
+        let things = process.open_things().unwrap();
+        assert!(listener(&process, &things, places[0]).unwrap().is_ok());
+    }
+
     #[test]
     fn the_process_that_libvirts_pid_file_names_is_the_owner_where_its_command_line_says_so() {
         let running = qemu(UUID);
         let (_root, paths) = host(&format!("{}\n", running.0.id()));
-        let (owner, problems) = find(&paths, &route("g", "unix:/run/s"));
+        let (owner, problems) = found(&paths, route("g", "unix:/run/s"));
         let owner = owner.unwrap();
         assert_eq!((owner.pid, owner.holds.len(), problems.len()), (running.0.id(), 0, 0));
         assert!(Process::hold_owner(&owner).is_ok());
@@ -155,18 +196,18 @@ mod tests {
             ("1".repeat(100), "more than 32 bytes"),
         ] {
             let (_root, paths) = host(&text);
-            let (owner, problems) = find(&paths, &route("g", "unix:/run/s"));
+            let (owner, problems) = found(&paths, route("g", "unix:/run/s"));
             assert!(owner.is_none() && problems.len() == 1 && problems[0].contains(why), "{text}: {problems:?}");
         }
         let (_root, paths) = host("1");
         for (name, why) in [("h", "h.pid does not exist"), ("../g", "no file's name"), ("a/b", "no file's name")] {
-            let (owner, problems) = find(&paths, &route(name, "unix:/run/s"));
+            let (owner, problems) = found(&paths, route(name, "unix:/run/s"));
             assert!(owner.is_none() && problems[0].contains(why), "{name}: {problems:?}");
         }
         let file = paths.qemu_pid("g").unwrap();
         fs::remove_file(&file).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RUSR).unwrap();
-        assert!(find(&paths, &route("g", "unix:/run/s")).1[0].contains("no regular file"));
+        assert!(found(&paths, route("g", "unix:/run/s")).1[0].contains("no regular file"));
     }
 
     #[test]
@@ -182,7 +223,7 @@ mod tests {
             (format!("tcp:{port}"), "another program than its QEMU listens there"),
             (format!("pty:{terminal}"), "its QEMU does not hold it"),
         ] {
-            let (owner, problems) = find(&paths, &route("g", &backend));
+            let (owner, problems) = found(&paths, route("g", &backend));
             assert!(owner.unwrap().holds.is_empty());
             assert_eq!(problems, [format!("{backend}: {why}")]);
         }

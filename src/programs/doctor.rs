@@ -7,6 +7,7 @@ mod guests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
@@ -229,8 +230,8 @@ fn routes(paths: &Paths, findings: &mut Vec<Finding>) -> Option<BTreeMap<Uuid, R
     }
 }
 
-/// Returns the ports of consoles that are root's alone.
-fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> BTreeSet<u16> {
+/// Returns where root alone connects; `None` where that cannot be seen.
+fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> Option<BTreeSet<SocketAddr>> {
     let wanted = sync::wanted_guard(files::config(paths).ok().as_ref(), &sync::routes(paths));
     match nft::is_current(&wanted) {
         Ok(true) => findings.push(Good("the guard is in the kernel (table inet console_proxy)".to_owned())),
@@ -239,10 +240,16 @@ fn guard(paths: &Paths, findings: &mut Vec<Finding>) -> BTreeSet<u16> {
                 .to_owned(),
             "`systemctl restart console-proxy-guard`, and look what flushed it".to_owned(),
         )),
-        Err(_) if !is_root() => findings.push(Unseen("the guard can be looked at by root alone".to_owned())),
-        Err(why) => findings.push(Advice(format!("the guard cannot be looked at: {why:#}"))),
+        Err(why) => {
+            findings.push(if is_root() {
+                Advice(format!("the guard cannot be looked at: {why:#}"))
+            } else {
+                Unseen("the guard can be looked at by root alone".to_owned())
+            });
+            return None;
+        }
     }
-    wanted.ports
+    Some(wanted.places)
 }
 
 fn certificate(paths: &Paths, config: &Config, findings: &mut Vec<Finding>) {

@@ -270,7 +270,7 @@ pub fn remove_guard_unless_needed(paths: &Paths, out: &mut dyn std::io::Write) -
     config.guard.displays = false;
     let held = ports::listened_to().into_iter().any(|port| config.serial.ports.contains(port));
     let guard = guard::guard(&config, &routes(paths));
-    if !held && guard.ports.is_empty() {
+    if !held && guard.places.is_empty() {
         return nft::remove();
     }
     nft::load(&guard)?;

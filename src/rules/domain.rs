@@ -1,6 +1,8 @@
 //! What this project reads of a libvirt domain's XML: the one module that knows its element names
 //! for reading. (`rules::wiring` knows those that it writes.)
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use super::guest::Uuid;
 use super::rights::Allow;
 use super::xml::{BadXml, Document, Node, Scope};
@@ -105,18 +107,20 @@ pub struct Display {
 }
 
 impl Display {
-    /// The ports at which it listens on loopback and on no other address.
-    pub fn local_ports(&self) -> impl Iterator<Item = u16> {
-        let is_local = match &self.listen {
-            Listen::Address(None) => true,
-            Listen::Address(Some(address)) => {
-                matches!(address.as_str(), "" | "localhost")
-                    || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            }
-            Listen::Network | Listen::Socket | Listen::Nowhere => false,
+    /// Where it listens on loopback, if on no other address. Of "localhost" those are the places at which QEMU may
+    /// listen: the host says which addresses that has.
+    pub fn local_places(&self) -> impl Iterator<Item = SocketAddr> {
+        let (four, six) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+        let addresses = match &self.listen {
+            Listen::Address(None) => vec![four],
+            Listen::Address(Some(address)) if address.is_empty() => vec![four],
+            Listen::Address(Some(address)) if address == "localhost" => vec![four, six],
+            Listen::Address(Some(address)) => address.parse().into_iter().filter(IpAddr::is_loopback).collect(),
+            Listen::Network | Listen::Socket | Listen::Nowhere => Vec::new(),
         };
         let websocket = self.websocket.and_then(|port| u16::try_from(port).ok());
-        [self.port, self.tls_port, websocket].into_iter().flatten().filter(move |_| is_local)
+        let ports = [self.port, self.tls_port, websocket].into_iter().flatten().filter(|port| *port != 0);
+        ports.flat_map(move |port| addresses.clone().into_iter().map(move |address| SocketAddr::new(address, port)))
     }
 }
 

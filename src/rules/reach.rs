@@ -45,7 +45,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) 
         since: now,
         auth: Auth::Ticket,
         allow: domain.notes.allow.clone(),
-        displays: domain.displays.iter().flat_map(Display::local_ports).collect(),
+        displays: domain.displays.iter().flat_map(Display::local_places).collect(),
         owner: None,
         consoles: Vec::new(),
         unreachable: Vec::new(),
@@ -370,16 +370,25 @@ mod tests {
     #[test]
     fn all_ports_of_displays_on_loopback_are_known_and_of_others_none() {
         for (graphics, expected) in [
-            ("<graphics type='vnc' port='5900' websocket='5700' listen='127.0.0.1'/>", vec![5900, 5700]),
-            ("<graphics type='spice' port='5901' tlsPort='5902' listen='::1'/>", vec![5901, 5902]),
-            ("<graphics type='vnc' port='5900'/><graphics type='vnc' port='5905'/>", vec![5900, 5905]),
+            (
+                "<graphics type='vnc' port='5900' websocket='5700' listen='127.0.0.1'/>",
+                vec!["127.0.0.1:5900", "127.0.0.1:5700"],
+            ),
+            ("<graphics type='spice' port='5901' tlsPort='5902' listen='::1'/>", vec!["[::1]:5901", "[::1]:5902"]),
+            ("<graphics type='vnc' port='5900' listen='localhost'/>", vec!["127.0.0.1:5900", "[::1]:5900"]),
+            ("<graphics type='vnc' port='5900' listen='127.0.0.2'/>", vec!["127.0.0.2:5900"]),
+            (
+                "<graphics type='vnc' port='5900'/><graphics type='vnc' port='5905'/>",
+                vec!["127.0.0.1:5900", "127.0.0.1:5905"],
+            ),
             ("<graphics type='vnc' port='-1' websocket='-1' listen='localhost'/>", vec![]),
             ("<graphics type='vnc' port='5900' websocket='5700' listen='0.0.0.0'/>", vec![]),
             ("<graphics type='vnc' port='5900' listen='192.0.2.1'/>", vec![]),
             ("<graphics type='vnc' port='5900'><listen type='network' network='default'/></graphics>", vec![]),
             ("<graphics type='vnc' port='5900'><listen type='none'/></graphics>", vec![]),
         ] {
-            assert_eq!(reach(graphics, &Config::default(), &tls()).displays, expected, "{graphics}");
+            let displays = reach(graphics, &Config::default(), &tls()).displays;
+            assert_eq!(displays.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{graphics}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! `publish`, read by the proxy, the broker and the administrator's tools.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -42,9 +42,9 @@ pub struct Route {
     /// What the guest's own settings leave of people's rights; absent: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<Allow>>,
-    /// All ports of its displays that listen on loopback alone, whether they are used here or not.
+    /// Where its displays listen that do so on loopback alone (`127.0.0.1:5900`), whether that is used here or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub displays: Vec<u16>,
+    pub displays: Vec<SocketAddr>,
     /// Who serves its backends. Absent in a route that was written by hand, and where it could not be found out: then
     /// the broker opens nothing that could be somebody else's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -258,6 +258,14 @@ pub enum BadRoute {
     /// Written by another version of this program.
     #[error("the route has version {0}, this program knows version {VERSION}: run `console-proxy publish --all`")]
     Version(u32),
+    /// Its displays have ports alone, as an earlier version wrote them.
+    #[error(
+        "the route names its displays by port, as an earlier version wrote it, and this program needs their addresses: run `console-proxy publish --all`"
+    )]
+    Ports,
+    /// A display that listens elsewhere than on loopback.
+    #[error("the route's displays have {0}, which is not on loopback")]
+    Display(SocketAddr),
     /// A key that no route has.
     #[error("the route has a key {0:?}, which none has")]
     Unknown(String),
@@ -328,13 +336,21 @@ impl Route {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
+            #[serde(default)]
+            displays: Vec<toml::Value>,
         }
         let form = |why: toml::de::Error| BadRoute::Form(why.to_string().trim_end().to_owned());
-        let version = toml::from_str::<Versioned>(text).map_err(form)?.version;
+        let Versioned { version, displays } = toml::from_str(text).map_err(form)?;
         if version != VERSION {
             return Err(BadRoute::Version(version));
         }
+        if displays.iter().any(toml::Value::is_integer) {
+            return Err(BadRoute::Ports);
+        }
         let route: Self = toml::from_str(text).map_err(form)?;
+        if let Some(place) = route.displays.iter().find(|place| !place.ip().is_loopback() || place.port() == 0) {
+            return Err(BadRoute::Display(*place));
+        }
         for (i, way) in route.consoles.iter().enumerate() {
             if way.backend().is_none() {
                 return Err(BadRoute::Console(way.console, "has no backend"));
@@ -476,7 +492,7 @@ mod tests {
             since: 5,
             auth: Auth::Ticket,
             allow: None,
-            displays: vec![5900, 5700],
+            displays: vec!["127.0.0.1:5900".parse().unwrap(), "[::1]:5700".parse().unwrap()],
             owner: Some(owner()),
             consoles: vec![
                 Way {
@@ -602,6 +618,10 @@ mod tests {
     fn a_route_of_another_version_or_with_a_console_without_backend_is_refused() {
         let head = "uuid = \"b50bdc9f-490b-4b9b-8641-7573c0eba77c\"\nname = \"a\"\nport = 1\n";
         assert!(matches!(Route::parse(&format!("version = 2\n{head}")), Err(BadRoute::Version(2))));
+        assert_eq!(Route::parse(&format!("version = 1\ndisplays = [5900]\n{head}")), Err(BadRoute::Ports));
+        assert!(BadRoute::Ports.to_string().ends_with("run `console-proxy publish --all`"));
+        let away = Route::parse(&format!("version = 1\ndisplays = [\"192.0.2.1:5900\"]\n{head}"));
+        assert!(matches!(away, Err(BadRoute::Display(_))), "{away:?}");
         assert!(matches!(
             Route::parse(&format!("version = 1\n{head}[[consoles]]\nconsole = \"vnc\"\n")),
             Err(BadRoute::Console(..))
@@ -634,7 +654,7 @@ mod tests {
             since: 1,
             auth: Auth::None,
             allow: Some(vec![Allow::from_attributes([("users", "ann"), ("mode", "view")]).unwrap()]),
-            displays: vec![5900],
+            displays: vec!["127.0.0.1:5900".parse().unwrap()],
             owner: Some(owner()),
             consoles: vec![Way {
                 console: Console::Vnc,

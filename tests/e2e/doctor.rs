@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Guest, SOON, User, property, sh, try_sh, wait_for};
+use crate::host::{Configured, Guest, SOON, User, property, sh, try_sh, wait_for, wait_until};
 
 /// libvirt's daemon, stopped: it takes connections, as the kernel does that, and answers none.
 struct Stopped(String);
@@ -71,10 +71,44 @@ fn an_ordinary_user_is_told_of_no_fault_that_is_none_and_what_only_root_can_see(
         assert_eq!(said.contains("ok      seen-by-root: port"), groups == "libvirt", "{said}");
         let unseen = format!("unseen  in-a-folder: unix:{path}, its serial/0: Permission denied");
         assert_eq!(said.contains(&unseen), groups == "libvirt", "{said}");
-        let said = user.run("console-proxy sessions seen-by-root").unwrap_err();
-        assert!(said.contains("seeing who has a session takes root"), "{said}");
+        let refused = user.run("console-proxy sessions seen-by-root").unwrap_err();
+        assert!(refused.contains("seeing who has a session takes root"), "{refused}");
         if faults(&roots).is_empty() {
             assert!(said.ends_with("no fault in what you may see: run it as root for the rest"), "{said}");
         }
     }
+}
+
+/// Whether other users reach a display depends on the guard, and root alone sees what is in the kernel.
+#[test]
+fn an_ordinary_user_is_not_told_that_a_display_is_open_or_guarded_where_root_alone_can_see_that() {
+    let guest = Guest::define("kept").with_vnc().with_pty_serial().started();
+    guest.port();
+    let display =
+        guest.xml().split("<graphics type='vnc' port='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+    let open = "kept: any local user reaches";
+    let unseen = format!(
+        "unseen  kept: root alone can see whether the guard keeps other users from its VNC display on loopback ({display})"
+    );
+    let libvirts = User::in_groups("e2e-onlooker", "libvirt");
+    let stranger = User::in_groups("e2e-passer-by", "");
+    let doctor = |user: &User| user.run("console-proxy doctor").unwrap_or_else(|said| said);
+    let look = || {
+        for user in [&libvirts, &stranger] {
+            let said = doctor(user);
+            assert!(!said.contains(open), "{said}");
+            assert!(said.contains(&unseen) || said.contains("unseen  libvirt"), "{said}");
+        }
+        assert!(doctor(&libvirts).contains(&unseen));
+        try_sh("console-proxy doctor").unwrap_or_else(|said| said)
+    };
+    let roots = look();
+    assert!(roots.contains(&format!("note    {open}")) && !roots.contains("unseen"), "{roots}");
+    let _asked_for = Configured::with("[guard]\ndisplays = true\n");
+    sh("console-proxy publish --all");
+    wait_until("the display to be guarded", SOON, || {
+        stranger.run(&format!("bash -c 'echo </dev/tcp/127.0.0.1/{display}'")).is_err()
+    });
+    let roots = look();
+    assert!(!roots.contains(open) && !roots.contains("unseen"), "{roots}");
 }

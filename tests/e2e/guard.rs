@@ -298,6 +298,71 @@ fn displays_on_loopback_are_roots_alone_where_that_is_asked_for_and_their_ports_
     drop(others);
 }
 
+/// A port in no range of ours.
+const NOTED: u16 = 8123;
+
+/// The owner of a guest writes into its metadata that wiring gave it its websocket, and takes a port at which another
+/// service listens, on another of loopback's addresses.
+#[test]
+fn a_note_of_an_owners_has_the_guests_own_address_guarded_and_leaves_other_services_of_that_port_alone() {
+    let bob = User::in_groups("e2e-bob-noted", "");
+    let service = TcpListener::bind(("127.0.0.2", NOTED)).unwrap();
+    let client = program(&format!("echoes PLACE=127.0.0.2:{NOTED}"));
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| bob.run(&client));
+        let (mut open, _) = service.accept().unwrap();
+        open.set_read_timeout(Some(SOON)).unwrap();
+        let guest = noted();
+        guest.port();
+        wait_until("the guest's websocket to be guarded", SOON, || {
+            try_sh(&format!("nft -n list table inet console_proxy | grep -q {NOTED}")).is_ok()
+        });
+        let mut word = [0; 4];
+        let whole = open.write_all(b"ping").and_then(|()| open.read_exact(&mut word));
+        drop(open);
+        let said = run.join().unwrap();
+        assert!(whole.is_ok() && &word == b"ping", "bob's connection was cut: {whole:?} {said:?}");
+        let reaches = |address: &str| bob.run(&format!("bash -c 'echo </dev/tcp/{address}/{NOTED}'")).is_ok();
+        assert!(reaches("127.0.0.2"), "bob begins another connection to it");
+        assert!(!reaches("127.0.0.1"), "bob reaches the guest's websocket");
+        sh(&format!("echo </dev/tcp/127.0.0.1/{NOTED}"));
+    });
+}
+
+/// As an earlier version wrote it: a display's port says nothing of its address.
+#[test]
+fn a_route_that_names_displays_by_port_is_refused_in_words_and_publish_mends_it() {
+    let guest = Guest::define("old-form").with_vnc().started();
+    guest.port();
+    let path = format!("/run/console-proxy/guests/{}/route.toml", guest.uuid());
+    let displays = || sh(&format!("grep ^displays {path}"));
+    assert_eq!(displays(), "displays = [\"127.0.0.1:5900\"]");
+    sh(&format!("sed -i 's/^displays = .*/displays = [5900]/' {path}"));
+    let said = try_sh("console-proxy url old-form").unwrap_err();
+    assert!(said.contains("names its displays by port") && said.contains("`console-proxy publish --all`"), "{said}");
+    sh("console-proxy publish --all");
+    assert_eq!(displays(), "displays = [\"127.0.0.1:5900\"]");
+    guest.port();
+    guest.open("vnc");
+}
+
+/// A running guest whose owner wrote such a note.
+fn noted() -> Guest {
+    let guest = Guest::define("noted").with_vnc_websocket().blank().done();
+    let mut xml = guest.definition().replace("websocket='-1'", &format!("websocket='{NOTED}'"));
+    virsh("undefine noted");
+    if let (Some(from), Some(to)) = (xml.find("<metadata>"), xml.find("</metadata>")) {
+        xml.replace_range(from..to + "</metadata>".len(), "");
+    }
+    let note = "<metadata><w:wired xmlns:w='urn:console-proxy:wiring:1' websocket='added'/></metadata>";
+    let xml = xml.replace("</uuid>", &format!("</uuid>{note}"));
+    assert!(xml.contains(&format!("websocket='{NOTED}'")) && xml.contains(note), "{xml}");
+    fs::write("/run/e2e-noted.xml", xml).unwrap();
+    // Transient, so that wiring leaves it alone.
+    virsh("create /run/e2e-noted.xml");
+    guest
+}
+
 /// What this binary does in the place of another program.
 #[test]
 #[ignore = "a program of the tests above"]
@@ -321,6 +386,13 @@ fn act() {
                 }
             };
             println!("cut: {cut}");
+        }
+        "echoes" => {
+            let mut socket = TcpStream::connect(of("PLACE")).unwrap();
+            let mut word = [0; 4];
+            while socket.read_exact(&mut word).is_ok() {
+                socket.write_all(&word).unwrap();
+            }
         }
         "handed" => handed(&of("PLACES"), &of("REPORT")),
         other => panic!("no act {other}"),

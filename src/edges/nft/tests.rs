@@ -3,8 +3,12 @@ use super::*;
 /// What `nft -j -n list table inet console_proxy` prints of [`guard`].
 const LISTED: &str = include_str!("../../../tests/nft/guard-nftables-1.0.6.json");
 
+fn places(of: &[&str]) -> BTreeSet<SocketAddr> {
+    of.iter().map(|place| place.parse().unwrap()).collect()
+}
+
 fn guard() -> Guard {
-    Guard { serial: PortRange::new(28000, 28999), ports: BTreeSet::from([5700, 28003]) }
+    Guard { serial: PortRange::new(28000, 28999), places: places(&["127.0.0.1:5700", "127.0.0.1:28003", "[::1]:5701"]) }
 }
 
 #[test]
@@ -12,9 +16,13 @@ fn the_ruleset_replaces_itself_lets_root_begin_connections_and_refuses_every_oth
     let expected = r#"table inet console_proxy
 delete table inet console_proxy
 table inet console_proxy {
-	set ports {
-		type inet_service
-		elements = { 5700, 28003 }
+	set ports4 {
+		type ipv4_addr . inet_service
+		elements = { 127.0.0.1 . 5700, 127.0.0.1 . 28003 }
+	}
+	set ports6 {
+		type ipv6_addr . inet_service
+		elements = { ::1 . 5701 }
 	}
 	chain refused {
 		tcp flags & (syn | ack) == syn counter reject with tcp reset comment "tcp flags & (syn | ack) == syn"
@@ -27,7 +35,7 @@ table inet console_proxy {
 		ip6 daddr ::1 goto refused comment "ip6 daddr ::1"
 	}
 	chain elsewhere {
-		tcp dport @ports counter drop comment "tcp dport @ports"
+		ip daddr . tcp dport @ports4 counter drop comment "ip daddr . tcp dport @ports4"
 		tcp dport 28000-28999 counter drop comment "tcp dport 28000-28999"
 	}
 	chain input {
@@ -36,7 +44,8 @@ table inet console_proxy {
 	}
 	chain output {
 		type filter hook output priority filter; policy accept;
-		tcp dport @ports goto guarded comment "tcp dport @ports"
+		ip daddr . tcp dport @ports4 goto guarded comment "ip daddr . tcp dport @ports4"
+		ip6 daddr . tcp dport @ports6 goto guarded comment "ip6 daddr . tcp dport @ports6"
 		tcp dport 28000-28999 tcp flags & (syn | ack) == syn goto guarded comment "tcp dport 28000-28999 tcp flags & (syn | ack) == syn"
 	}
 	chain handed_out {
@@ -46,7 +55,7 @@ table inet console_proxy {
 }
 "#;
     assert_eq!(ruleset(&guard()), expected);
-    assert!(!ruleset(&Guard { ports: BTreeSet::new(), ..guard() }).contains("elements"));
+    assert!(!ruleset(&Guard { places: BTreeSet::new(), ..guard() }).contains("elements"));
 }
 
 #[test]
@@ -54,10 +63,15 @@ fn a_table_as_it_was_loaded_is_the_one_that_should_be_there() {
     assert_eq!(Outline::read(LISTED).unwrap(), Outline::of(&guard()));
     let another = Guard { serial: PortRange::new(28000, 28998), ..guard() };
     assert_ne!(Outline::read(LISTED).unwrap(), Outline::of(&another));
-    let another = Guard { ports: BTreeSet::from([5700]), ..guard() };
-    assert_ne!(Outline::read(LISTED).unwrap(), Outline::of(&another));
+    for of in [
+        &["127.0.0.1:5700", "[::1]:5701"][..],
+        &["127.0.0.2:5700", "127.0.0.1:28003", "[::1]:5701"],
+        &["127.0.0.1:5700", "127.0.0.1:28003", "127.0.0.1:5701"],
+    ] {
+        assert_ne!(Outline::read(LISTED).unwrap(), Outline::of(&Guard { places: places(of), ..guard() }), "{of:?}");
+    }
     assert_eq!(Outline::read(LISTED).unwrap().guard(), Some(guard()));
-    let foreign = LISTED.replace("tcp dport @ports", "something else");
+    let foreign = LISTED.replace("tcp dport @ports4", "something else");
     assert_eq!(Outline::read(&foreign).unwrap().guard(), None);
 }
 
@@ -84,6 +98,18 @@ fn whatever_somebody_changes_in_the_table_is_seen() {
         let mut more = entries.clone();
         more.insert(at, foreign.clone());
         assert!(differs(&more), "a rule of somebody else's at {at}");
+    }
+    for element in [
+        serde_json::json!(5700),
+        serde_json::json!({"concat": ["127.0.0.1", 5700, 1]}),
+        serde_json::json!({"concat": [{"prefix": {"addr": "127.0.0.0", "len": 8}}, 5700]}),
+        serde_json::json!({"elem": {"val": {"concat": ["127.0.0.1", 5700]}, "timeout": 60}}),
+        serde_json::json!({"concat": ["::1", 5700]}),
+    ] {
+        let mut changed = entries.clone();
+        let set = changed.iter_mut().find_map(|entry| entry.get_mut("set")).unwrap();
+        set["elem"][0] = element.clone();
+        assert!(differs(&changed), "{element}");
     }
     for (what, key, value) in
         [("chain", "policy", "drop"), ("chain", "hook", "forward"), ("chain", "type", "nat"), ("set", "name", "others")]

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Host {
     pub(super) paths: Paths,
     pub(super) config: Config,
-    /// Ports of consoles that are root's alone.
-    pub(super) guarded: BTreeSet<u16>,
+    /// Where root alone connects; `None` where that cannot be seen.
+    pub(super) guarded: Option<BTreeSet<SocketAddr>>,
     /// `None` where that cannot be seen.
     pub(super) routes: Option<BTreeMap<Uuid, Route>>,
 }
@@ -114,8 +114,8 @@ fn look_at(host: &Host, guest: &Guest, findings: &mut Vec<Finding>) {
         return;
     }
     let conf = publish::qemu_conf(paths);
-    let around = Around { guarded, conf: &conf, shows_passwords, asked_for: config.guard.displays };
-    findings.extend(displays::open_to_local_users(&name, &domain, &around).into_iter().map(Advice));
+    let around = Around { guarded: guarded.as_ref(), conf: &conf, shows_passwords, asked_for: config.guard.displays };
+    findings.extend(displays::open_to_local_users(&name, &domain, &around));
     let left_out = config.guests.skips(&guest.name) || domain.notes.no_publishing;
     let Some(routes) = routes else { return };
     match routes.get(&guest.uuid) {
