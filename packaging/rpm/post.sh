@@ -23,6 +23,8 @@ systemctl restart console-proxy-sync.path console-proxy-wire.path console-proxy-
 # Before the new broker: it opens nothing of a route that says not who serves it, as an earlier version's.
 timeout 300 console-proxy publish --all || echo "console-proxy: some guests were not published; see: console-proxy doctor" >&2
 systemctl try-restart console-proxy-broker.service || :
+# An earlier version's broker looked there.
+rm -rf /run/console-proxy/claims
 # The broker's socket was of another kind once (type 0001, SOCK_STREAM), which no proxy of this version connects to.
 if ! grep -q ' 0005 01 *[0-9]* /run/console-proxy/broker/socket$' /proc/net/unix; then
 	systemctl stop console-proxy-broker.service || :

@@ -6,7 +6,6 @@ pub mod broker;
 pub mod broker_server;
 pub mod cage;
 pub mod caller;
-pub mod claims;
 pub mod command;
 pub mod dial;
 pub mod displays;

@@ -165,12 +165,6 @@ impl Paths {
         self.guest_states().join(uuid.as_str())
     }
 
-    /// Which guest a backend belongs to, a file per place.
-    #[must_use]
-    pub fn claims(&self) -> PathBuf {
-        self.run().join("claims")
-    }
-
     /// A guest's socket for a reverse proxy of this host.
     #[must_use]
     pub fn front(&self, uuid: &Uuid) -> PathBuf {

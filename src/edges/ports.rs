@@ -14,12 +14,6 @@ pub fn holder(port: u16) -> Option<String> {
     }
 }
 
-/// Whether something listens on a port, by the kernel's tables: nothing is bound for it.
-#[must_use]
-pub fn is_listened_to(port: u16) -> bool {
-    listening_inode(port).is_some()
-}
-
 /// All ports that something listens on. Reading the kernel's tables takes some 10 ms, however many there are: for a
 /// range of ports this is the one to ask.
 #[must_use]
@@ -74,7 +68,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let named = holder(port).unwrap();
-        assert!(is_listened_to(port) && listened_to().contains(&port));
+        assert!(listened_to().contains(&port));
         assert!(named.ends_with(&format!("(pid {})", std::process::id())), "{named}");
         drop(listener);
         assert_eq!(holder(port), None);

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::claims::{self, Claim};
 use super::files;
 use super::paths::Paths;
+use super::processes::Process;
 use super::{serving, slots};
 use crate::rules::domain::Domain;
 use crate::rules::guest::{Uuid, printable};
@@ -40,13 +40,12 @@ pub fn all_guests(paths: &Paths) -> Result<Vec<Uuid>> {
 
 /// Writes the route of a running guest from its live XML, and a note for sync. `None` where the
 /// configuration or the guest's metadata says that it is not published.
-pub fn publish(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Route>> {
-    let result = write_route(paths, domain, claim);
+pub fn publish(paths: &Paths, domain: &Domain) -> Result<Option<Route>> {
+    let result = write_route(paths, domain);
     let outdated = match &result {
         Ok(route) => route.is_none(),
-        // A route of an earlier life names ports that may be another guest's by now. That of a guest
-        // which ran all along is as good as it was, whatever keeps us from writing a new one.
-        Err(_) => claim == Claim::Take,
+        // The route of a QEMU that still runs is as good as it was. One of an earlier start is not.
+        Err(_) => !is_of_this_run(paths, &domain.uuid),
     };
     if outdated {
         withdraw(paths, &domain.uuid)?;
@@ -54,7 +53,13 @@ pub fn publish(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
     result
 }
 
-fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Route>> {
+/// Whether the QEMU that a guest's route names still runs.
+fn is_of_this_run(paths: &Paths, uuid: &Uuid) -> bool {
+    let owner = read_route(paths, uuid).ok().flatten().and_then(|route| route.owner);
+    owner.is_some_and(|owner| Process::hold_owner(&owner).is_ok())
+}
+
+fn write_route(paths: &Paths, domain: &Domain) -> Result<Option<Route>> {
     let config = files::config(paths)?;
     if domain.notes.no_publishing || config.guests.skips(&domain.name) {
         return Ok(None);
@@ -78,7 +83,6 @@ fn write_route(paths: &Paths, domain: &Domain, claim: Claim) -> Result<Option<Ro
     files::make_folder_of(&paths.guests(), files::OPERATORS, paths)?;
     files::make_folder(&paths.guest(&domain.uuid), 0o755)?;
     let _lock = lock_routes(paths);
-    claims::record(paths, &route, claim).context("cannot record the backends' owner")?;
     let path = paths.route(&domain.uuid);
     let unchanged =
         read_route(paths, &domain.uuid).ok().flatten().is_some_and(|old| Route { since: route.since, ..old } == route);
@@ -117,9 +121,6 @@ fn lock_routes(paths: &Paths) -> Option<files::Lock> {
 }
 
 fn withdraw_now(paths: &Paths, uuid: &Uuid) -> Result<bool> {
-    if let Ok(Some(route)) = read_route(paths, uuid) {
-        claims::withdraw(paths, &route)?;
-    }
     let path = paths.route(uuid);
     let there = files::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if there {
@@ -220,15 +221,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let domain = Domain::parse(STARTED).unwrap();
-        let route = publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        let mut route = publish(&paths, &domain).unwrap().unwrap();
         assert_eq!(read_route(&paths, &domain.uuid).unwrap().as_ref(), Some(&route));
         files::make_folder(paths.config().parent().unwrap(), 0o755).unwrap();
         std::fs::write(paths.config(), "nonsense").unwrap();
-        assert!(publish(&paths, &domain, Claim::Keep).is_err());
-        assert_eq!(read_route(&paths, &domain.uuid).unwrap(), Some(route));
-        assert!(publish(&paths, &domain, Claim::Take).is_err());
-        assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
-        assert!(std::fs::read_dir(paths.claims()).unwrap().next().is_none());
+        let started = Process::hold(std::process::id()).unwrap().started().unwrap();
+        let owner = |started| Some(Owner { pid: std::process::id(), started, holds: [].into() });
+        for (owner, is_kept) in [(owner(started), true), (owner(started + 1), false), (None, false)] {
+            route.owner = owner;
+            std::fs::write(paths.route(&route.uuid), route.to_text()).unwrap();
+            assert!(publish(&paths, &domain).is_err());
+            let expected = is_kept.then(|| route.clone());
+            assert_eq!(read_route(&paths, &domain.uuid).unwrap(), expected, "{:?}", route.owner);
+        }
     }
 
     #[test]
@@ -236,7 +241,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let domain = Domain::parse(STARTED).unwrap();
-        let mut route = publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        let mut route = publish(&paths, &domain).unwrap().unwrap();
         let owner = |started| Owner { pid: 7, started, holds: [].into() };
         route.owner = Some(owner(2));
         std::fs::write(paths.route(&route.uuid), route.to_text()).unwrap();
@@ -244,12 +249,11 @@ mod tests {
         assert!(read_route(&paths, &route.uuid).unwrap().is_some());
         let held = files::lock(&paths.routes_lock(), Duration::ZERO).unwrap();
         assert!(!withdraw_of(&paths, &route.uuid, &owner(2)).unwrap(), "somebody is writing");
-        assert!(publish(&paths, &domain, Claim::Take).unwrap().is_some(), "the hook does not wait for long");
+        assert!(publish(&paths, &domain).unwrap().is_some(), "the hook does not wait for long");
         std::fs::write(paths.route(&route.uuid), route.to_text()).unwrap();
         drop(held);
         assert!(withdraw_of(&paths, &route.uuid, &owner(2)).unwrap());
         assert!(read_route(&paths, &route.uuid).unwrap().is_none());
-        assert!(std::fs::read_dir(paths.claims()).unwrap().next().is_none());
     }
 
     #[test]
@@ -257,9 +261,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let mut domain = Domain::parse(STARTED).unwrap();
-        publish(&paths, &domain, Claim::Take).unwrap().unwrap();
+        publish(&paths, &domain).unwrap().unwrap();
         domain.notes.no_publishing = true;
-        assert_eq!(publish(&paths, &domain, Claim::Keep).unwrap(), None);
+        assert_eq!(publish(&paths, &domain).unwrap(), None);
         assert_eq!(read_route(&paths, &domain.uuid).unwrap(), None);
     }
 

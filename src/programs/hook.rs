@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
 
-use crate::edges::claims::Claim;
 use crate::edges::paths::Paths;
 use crate::edges::{files, ports, publish, slots};
 use crate::rules::domain::{Domain, Source};
@@ -54,10 +53,7 @@ fn run(paths: &Paths, name: &str, operation: Operation) -> Result<()> {
     };
     match operation.task() {
         Task::Check => check(paths, &domain()?, &text),
-        Task::Publish => {
-            let claim = if operation == Operation::Reconnect { Claim::Keep } else { Claim::Take };
-            publish::publish(paths, &domain()?, claim).map(drop)
-        }
+        Task::Publish => publish::publish(paths, &domain()?).map(drop),
         Task::Withdraw => withdraw(paths, &domain()?, operation),
         Task::Filter => filter(paths, &domain()?, &text),
         Task::Nothing => Ok(()),

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::edges::claims::Claim;
 use crate::edges::libvirt::{Guest, Libvirt, Which};
 use crate::edges::paths::Paths;
 use crate::edges::{files, publish};
@@ -31,17 +30,15 @@ pub fn run(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result<
     let libvirt = Libvirt::open()?;
     let Some(name) = &arguments.guest else { return all(paths, &libvirt, out) };
     let guest = libvirt.find(name)?;
-    one(paths, &guest, Claim::Keep, out)?;
+    one(paths, &guest, out)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn all(paths: &Paths, libvirt: &Libvirt, out: &mut dyn Write) -> Result<ExitCode> {
-    let mut guests = libvirt.guests()?;
-    // In the order in which they started: where two name one socket, the last has it.
-    guests.sort_by_key(|guest| guest.id);
+    let guests = libvirt.guests()?;
     let mut failed = false;
     for guest in &guests {
-        if let Err(why) = one(paths, guest, Claim::Take, out) {
+        if let Err(why) = one(paths, guest, out) {
             failed = true;
             writeln!(out, "{}: not published: {why:#}", guest.shown())?;
         }
@@ -54,7 +51,7 @@ fn all(paths: &Paths, libvirt: &Libvirt, out: &mut dyn Write) -> Result<ExitCode
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn one(paths: &Paths, guest: &Guest, claim: Claim, out: &mut dyn Write) -> Result<()> {
+fn one(paths: &Paths, guest: &Guest, out: &mut dyn Write) -> Result<()> {
     if !guest.active() {
         if publish::withdraw(paths, &guest.uuid)? {
             writeln!(out, "{}: withdrawn, it does not run", guest.shown())?;
@@ -63,7 +60,7 @@ fn one(paths: &Paths, guest: &Guest, claim: Claim, out: &mut dyn Write) -> Resul
     }
     let text = guest.xml(Which::Live)?;
     let domain = Domain::parse(&text).context("cannot understand its XML")?;
-    match publish::publish(paths, &domain, claim)? {
+    match publish::publish(paths, &domain)? {
         Some(route) => {
             publish::have_it_look(paths, &route.uuid)?;
             if let Some(why) = &domain.notes.bad_allow {

@@ -128,7 +128,7 @@ pub struct Refusal {
 pub enum Kind {
     /// The caller is not this guest's proxy, or the request is malformed.
     Denied,
-    /// The guest has no such console, or it is another guest's by now.
+    /// The guest has no such console, or its QEMU serves it no longer.
     Unknown,
     /// Somebody else has it open.
     Busy,

@@ -155,23 +155,6 @@ pub enum Backend {
 #[error("{0:?} is no backend: tcp:LOOPBACK-ADDRESS:PORT, unix:/PATH, pty:/dev/pts/N or display:N")]
 pub struct BadBackend(String);
 
-impl Backend {
-    /// A name for the place that is fit for a file: no two places share one. `None` where it is no place that
-    /// could be another guest's: libvirt is told the guest's UUID.
-    ///
-    /// Ports are one place whatever the loopback address: QEMU binds one of them, and no other
-    /// program can then answer for it on that address.
-    #[must_use]
-    pub fn place(&self) -> Option<String> {
-        match self {
-            Self::Tcp(_, port) => Some(format!("tcp-{port}")),
-            Self::Unix(path) => Some(format!("unix-{}", digest(path))),
-            Self::Pty(number) => Some(format!("pts-{number}")),
-            Self::Display(_) => None,
-        }
-    }
-}
-
 impl FromStr for Backend {
     type Err = BadBackend;
 
@@ -192,16 +175,6 @@ impl FromStr for Backend {
             _ => Err(bad()),
         }
     }
-}
-
-/// Likewise for the file of a log: copies of a definition name one file.
-#[must_use]
-pub fn log_place(path: &str) -> String {
-    format!("log-{}", digest(path))
-}
-
-fn digest(path: &str) -> String {
-    hex(&ring::digest::digest(&ring::digest::SHA256, path.as_bytes()).as_ref()[..16])
 }
 
 /// Bytes as lower-case hex digits.
@@ -434,13 +407,6 @@ impl Route {
         let why = |way: &Way| backends(way).iter().find_map(|backend| self.held(backend).err());
         self.consoles.iter().filter_map(|way| why(way).map(|why| (way.console, why))).collect()
     }
-
-    /// All places of this guest, for the record of who has which.
-    pub fn places(&self) -> impl Iterator<Item = String> {
-        let backends =
-            self.consoles.iter().flat_map(|way| way.raw.iter().chain(&way.websocket)).filter_map(Backend::place);
-        backends.chain(self.consoles.iter().filter_map(|way| way.log.as_deref()).map(log_place))
-    }
 }
 
 #[cfg(test)]
@@ -519,7 +485,6 @@ mod tests {
             unreachable: vec![Unreachable { console: Console::Spice, reason: "it listens nowhere".into() }],
         };
         assert_eq!(Route::parse(&route.to_text()).unwrap(), route);
-        assert_eq!(route.places().collect::<Vec<_>>(), ["tcp-5900", "tcp-5700", "pts-3", &log_place("/var/log/x")]);
         assert_eq!(route.way(Console::Vnc).unwrap().reached(), Reached::Native);
         assert_eq!(route.way(Console::Serial(0)).unwrap().reached(), Reached::Pty);
     }
@@ -631,12 +596,12 @@ mod tests {
     }
 
     #[test]
-    fn a_display_that_libvirt_opens_is_raw_and_claims_no_place_and_stands_in_no_route_by_hand() {
+    fn a_display_that_libvirt_opens_is_raw_and_stands_in_no_route_by_hand() {
         let head = "version = 1\nuuid = \"b50bdc9f-490b-4b9b-8641-7573c0eba77c\"\nname = \"a\"\nport = 1\n";
         let with = |line: &str| format!("{head}[[consoles]]\nconsole = \"vnc\"\n{line}\n");
         let route = Route::parse(&with("raw = \"display:1\"")).unwrap();
         assert_eq!(route.consoles[0].raw, Some(Backend::Display(1)));
-        assert_eq!((route.places().count(), route.consoles[0].reached()), (0, Reached::Bridged));
+        assert_eq!(route.consoles[0].reached(), Reached::Bridged);
         assert_eq!(route.consoles[0].refused_for(Mode::View), None);
         let why = Route::parse_by_hand(&with("raw = \"display:1\"")).unwrap_err().to_string();
         assert!(why.starts_with("the route's console vnc is reached through libvirt"), "{why}");

@@ -129,7 +129,7 @@ fn a_stopped_target_shuts_all_consoles_and_a_new_guests_too_until_it_is_started(
 
 #[test]
 fn the_hook_does_without_its_runtime_folders() {
-    sh("rm -rf /run/console-proxy/queue /run/console-proxy/guests /run/console-proxy/claims /run/console-proxy/wire");
+    sh("rm -rf /run/console-proxy/queue /run/console-proxy/guests /run/console-proxy/wire");
     let guest = Guest::define("homeless").with_vnc().started();
     guest.port();
     guest.open("vnc").read_until("RFB 003.008\n", SOON);

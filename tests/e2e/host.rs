@@ -374,6 +374,10 @@ impl Definition {
         self.with(&format!("--tcp {port}"))
     }
 
+    pub fn with_tcp_serial_at(self, address: &str, port: u16) -> Self {
+        self.with(&format!("--tcp {address}:{port}"))
+    }
+
     pub fn with_unix_serial(self, path: &str) -> Self {
         self.with(&format!("--unix '{path}'"))
     }

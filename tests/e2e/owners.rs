@@ -89,7 +89,6 @@ fn withdrawn(guest: &Guest, uuid: &str) {
         !exists(&format!("/run/console-proxy/guests/{uuid}/route.toml"))
     });
     assert_eq!(guest.listed(), None);
-    assert_eq!(sh(&format!("grep -l {uuid} /run/console-proxy/claims/* || true")), "");
 }
 
 #[test]
@@ -254,6 +253,32 @@ fn a_dead_guests_unix_socket_is_not_opened_whoever_listens_there_by_now() {
     let why = refused(port, "serial/0", &ticket);
     assert!(why.words().contains("has ended"), "{why:?}");
     assert!(other.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn another_guest_at_the_same_number_of_another_address_shuts_no_console_and_its_own_is_open() {
+    let first = Guest::define("same-first").with_vnc().blank().started();
+    first.port();
+    let live = first.xml();
+    let (_, after) = live.split_once("type='vnc' port='").expect("a display");
+    let number: u16 = after.split_once('\'').unwrap().0.parse().unwrap();
+    let works = |when: &str| {
+        let mut screen = first.try_open("vnc").unwrap_or_else(|why| panic!("{when}: {why:?}"));
+        assert_eq!(screen.read_until("\n", SOON), "RFB 003.008\n", "{when}");
+        let doctor = try_sh("console-proxy doctor").unwrap_or_else(|said| said);
+        assert!(!doctor.contains("FAULT   same-"), "{when}: {doctor}");
+    };
+    works("before the other starts");
+    let second = Guest::define("same-second").with_tcp_serial_at("127.0.0.2", number).started();
+    second.wait_to_boot();
+    second.port();
+    second.open("serial/0").command("echo $((6 * 7)) is right", "42 is right");
+    works("while the other runs");
+    second.destroy();
+    wait_until("the other to be withdrawn", SOON, || second.listed().is_none());
+    works("when the other has ended");
+    drop(second);
+    works("when the other is undefined");
 }
 
 #[test]

@@ -42,7 +42,6 @@ fn its_folders_are_open_to_those_who_need_them_alone() {
         ("/run/console-proxy/queue", "700 root:root"),
         ("/run/console-proxy/wire", "700 root:root"),
         ("/run/console-proxy/guests", "750 root:libvirt"),
-        ("/run/console-proxy/claims", "750 root:libvirt"),
         ("/run/console-proxy/broker", "750 root:console-proxy"),
         ("/run/console-proxy/broker/socket", "660 root:console-proxy"),
         ("/run/console-proxy/front", "750 root:console-proxy-front"),
@@ -77,7 +76,7 @@ fn of_what_is_kept_of_guests_and_people_an_ordinary_user_reads_nothing() {
     for file in [&live, "/var/lib/console-proxy/revoked/orders.json", "/var/lib/console-proxy/slots"] {
         assert!(files.lines().any(|line| line == file), "{file} in {files}");
     }
-    for file in ["/var/lib/console-proxy/unwired", "/run/console-proxy/claims/"] {
+    for file in ["/var/lib/console-proxy/unwired", "/run/console-proxy/guests/"] {
         assert!(files.contains(file), "{file} in {files}");
     }
     let script = "/tmp/e2e-read.sh";
@@ -108,18 +107,20 @@ fn of_what_is_kept_of_guests_and_people_an_ordinary_user_reads_nothing() {
     let operator = User::in_groups("e2e-reads", "libvirt");
     assert!(operator.run("console-proxy list").unwrap().contains("private"));
     let doctor = operator.run("console-proxy doctor").unwrap_or_else(|said| said);
-    assert!(!doctor.contains("nobody in") && !doctor.contains("another guest's by now"), "{doctor}");
+    assert!(!doctor.contains("nobody in") && !doctor.contains("FAULT   private"), "{doctor}");
 }
 
 #[test]
-fn an_upgrade_closes_folders_that_were_open() {
-    let folders = ["/run/console-proxy/claims", "/var/lib/console-proxy", "/var/lib/console-proxy/revoked"];
+fn an_upgrade_closes_folders_that_were_open_and_removes_the_one_that_is_not_used_any_more() {
+    sh("mkdir /run/console-proxy/claims; echo of an earlier version >/run/console-proxy/claims/tcp-5900");
+    let folders = ["/run/console-proxy/guests", "/var/lib/console-proxy", "/var/lib/console-proxy/revoked"];
     let rights = || folders.map(|folder| sh(&format!("stat -c '%a %U:%G' {folder}")));
     for folder in folders {
         sh(&format!("chown root:root {folder}; chmod 755 {folder}"));
     }
     install_package();
     assert_eq!(rights(), ["750 root:libvirt", "750 root:libvirt", "750 root:console-proxy"]);
+    assert!(!exists("/run/console-proxy/claims"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
 #   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--vnc-none] [--vnc-socket] [--spice] [--spice-secure]
-#       [--spice-none] [--spice-socket] [--pty]... [--tcp PORT]...
+#       [--spice-none] [--spice-socket] [--pty]... [--tcp [ADDRESS:]PORT]...
 #       [--password WORD (of the displays behind it)] [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
 # Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
@@ -29,7 +29,11 @@ while [ $# -gt 0 ]; do
 		;;
 	--spice-secure) devices+="<graphics type='spice' autoport='yes' defaultMode='secure'><listen type='address' address='127.0.0.1'/></graphics>" ;;
 	--pty) serial pty '' ;;
-	--tcp) serial tcp "<source mode='bind' host='127.0.0.1' service='$2' tls='no'/><protocol type='raw'/>"; shift ;;
+	--tcp)
+		case $2 in *:*) place=${2%:*} ;; *) place=127.0.0.1 ;; esac
+		serial tcp "<source mode='bind' host='$place' service='${2##*:}' tls='no'/><protocol type='raw'/>"
+		shift
+		;;
 	--unix) serial unix "<source mode='bind' path='$2'/>"; shift ;;
 	--virtio-console) devices+="<console type='pty'><target type='virtio' port='0'/></console>"; console='tty0 console=hvc0' ;;
 	--serial-log) log="<log file='/var/log/libvirt/qemu/$name-serial.log' append='off'/>" ;;

@@ -9,10 +9,10 @@ use crate::edges::caller::Caller;
 use crate::edges::displays::Displays;
 use crate::edges::paths::Paths;
 pub(super) use crate::edges::unix_sockets::connect as connect_unix;
-use crate::edges::{claims, files, logs, nft, publish, recordings, terminal};
+use crate::edges::{files, logs, nft, publish, recordings, terminal};
 use crate::rules::broker::{Kind, Part, Refusal, Request};
-use crate::rules::guest::{Console, printable};
-use crate::rules::route::{Backend, Route, log_place};
+use crate::rules::guest::Console;
+use crate::rules::route::{Backend, Route};
 
 /// What a proxy gets.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(super) struct Granted {
     pub(super) guarded: Option<u16>,
 }
 
-/// Opens what was asked for, if the guest's route has it and the place is still the guest's own.
+/// Opens what was asked for, if the guest's route has it and its QEMU still serves it.
 pub(super) fn grant(
     paths: &Paths,
     displays: &Displays,
@@ -47,16 +47,12 @@ pub(super) fn grant(
         }
         Part::Log => {
             let log = way.log.as_ref().ok_or_else(|| unknown(format!("{console} has no log")))?;
-            check_owner(paths, caller, &route, &log_place(log), log)?;
             let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
             return Ok(Granted { descriptors, files, ..Granted::default() });
         }
         Part::Login => None,
     };
     let backend = backend.ok_or_else(|| unknown(format!("{console} has no such backend")))?;
-    if let Some(place) = backend.place() {
-        check_owner(paths, caller, &route, &place, &backend.to_string())?;
-    }
     if !caller.is_alive() {
         return Err(Refusal::new(Kind::Denied, "the caller has gone"));
     }
@@ -88,16 +84,6 @@ fn recording(paths: &Paths, caller: &Caller, route: &Route, console: Console) ->
     }
     recordings::create(paths, &caller.guest, &route.name, console, publish::now())
         .map_err(|why| refused(format!("cannot make a file for the recording: {why}")))
-}
-
-/// Whether a place is the caller's guest's.
-fn check_owner(paths: &Paths, caller: &Caller, route: &Route, place: &str, words: &str) -> Result<(), Refusal> {
-    let unknown = |words: String| Err(Refusal::new(Kind::Unknown, words));
-    match claims::owner(paths, place) {
-        Some(owner) if owner == caller.guest => Ok(()),
-        Some(owner) => unknown(format!("{words} belongs to guest {owner} by now")),
-        None => unknown(format!("nobody knows whose {words} is: `console-proxy publish {}`", printable(&route.name))),
-    }
 }
 
 /// A port that wiring made is open to every local user while the guard is away: sync brings it back.
