@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-/// A description of whoever listens on a loopback port, or `None` where it is free.
+use super::sock_diag;
+
+/// A description of whoever keeps others from listening at a port of an address, or `None` where it is free. A host that
+/// is no IP address counts as 127.0.0.1.
 #[must_use]
-pub fn holder(port: u16) -> Option<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+pub fn holder(host: &str, port: u16) -> Option<String> {
+    let address = SocketAddr::new(host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
     match TcpListener::bind(address) {
-        Err(why) if why.kind() == std::io::ErrorKind::AddrInUse => Some(name_holder(port)),
+        Err(why) if why.kind() == std::io::ErrorKind::AddrInUse => Some(name_holder(address)),
         _ => None,
     }
 }
@@ -22,9 +25,11 @@ pub fn listened_to() -> BTreeSet<u16> {
     tables().into_iter().flat_map(ports).collect()
 }
 
-fn name_holder(port: u16) -> String {
+fn name_holder(address: SocketAddr) -> String {
+    let port = address.port();
     let nobody = || format!("a program that cannot be named (`ss -ltnp sport = :{port}` may)");
-    let Some(inode) = listening_inode(port) else { return nobody() };
+    let there = sock_diag::listener(address).ok().flatten().map(|listener| listener.inode.to_string());
+    let Some(inode) = there.or_else(|| listening_inode(port)) else { return nobody() };
     let socket = format!("socket:[{inode}]");
     let Ok(processes) = fs::read_dir("/proc") else { return nobody() };
     let numbered = |process: &fs::DirEntry| process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
@@ -67,10 +72,13 @@ mod tests {
     fn a_held_port_names_the_process_and_a_free_one_nobody() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let named = holder(port).unwrap();
+        let named = holder("127.0.0.1", port).unwrap();
         assert!(listened_to().contains(&port));
         assert!(named.ends_with(&format!("(pid {})", std::process::id())), "{named}");
+        assert_eq!(holder("127.0.0.2", port), None, "the same number of another address");
+        assert_eq!(holder("localhost", port), Some(named.clone()));
+        assert_eq!(holder("0.0.0.0", port), Some(named));
         drop(listener);
-        assert_eq!(holder(port), None);
+        assert_eq!(holder("127.0.0.1", port), None);
     }
 }

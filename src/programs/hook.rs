@@ -64,8 +64,8 @@ fn run(paths: &Paths, name: &str, operation: Operation) -> Result<()> {
 /// it is in use, and has wiring look at the guest again where its ports are not its own.
 fn check(paths: &Paths, domain: &Domain, text: &str) -> Result<()> {
     for serial in &domain.serials {
-        let Source::TcpListen { port, .. } = &serial.source else { continue };
-        if let Some(holder) = ports::holder(*port) {
+        let Source::TcpListen { host, port, .. } = &serial.source else { continue };
+        if let Some(holder) = ports::holder(host, *port) {
             tracing::error!(guest = %domain.uuid, "{}: the guest will not start, its serial port {port} is held by {holder}; \
                 `console-proxy unwire` takes a port of ours out of the definition", printable(&domain.name));
         }

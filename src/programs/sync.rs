@@ -205,7 +205,7 @@ fn make_state(paths: &Paths, uuid: &Uuid) -> Result<()> {
 }
 
 fn why_not(uuid: &Uuid, route: &Route) -> String {
-    if let Some(holder) = ports::holder(route.port) {
+    if let Some(holder) = ports::holder("127.0.0.1", route.port) {
         return format!("port {} is held by {holder}; it is tried again every 10 s", route.port);
     }
     let result = units::show(&units::socket_of(uuid), &["Result", "LoadState"]).unwrap_or_default();

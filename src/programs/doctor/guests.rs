@@ -103,8 +103,8 @@ fn look_at(host: &Host, guest: &Guest, findings: &mut Vec<Finding>) {
     open_to_others(&name, &domain, findings);
     if !guest.active() {
         for serial in &domain.serials {
-            if let Source::TcpListen { port, .. } = serial.source
-                && let Some(holder) = ports::holder(port)
+            if let Source::TcpListen { host, port, .. } = &serial.source
+                && let Some(holder) = ports::holder(host, *port)
             {
                 let remedy = format!("end that program, or `console-proxy unwire {name}` if the port is ours");
                 findings
