@@ -112,7 +112,7 @@ fn of_what_is_kept_of_guests_and_people_an_ordinary_user_reads_nothing() {
 
 #[test]
 fn an_upgrade_closes_folders_that_were_open_and_removes_the_one_that_is_not_used_any_more() {
-    sh("mkdir /run/console-proxy/claims; echo of an earlier version >/run/console-proxy/claims/tcp-5900");
+    sh("mkdir -p /run/console-proxy/claims; echo of an earlier version >/run/console-proxy/claims/tcp-5900");
     let folders = ["/run/console-proxy/guests", "/var/lib/console-proxy", "/var/lib/console-proxy/revoked"];
     let rights = || folders.map(|folder| sh(&format!("stat -c '%a %U:%G' {folder}")));
     for folder in folders {
