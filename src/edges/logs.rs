@@ -17,7 +17,10 @@ use super::paths::Paths;
 use crate::rules::broker::{Kind, Refusal};
 use crate::rules::guest::Uuid;
 use crate::rules::history::{FileId, Found, HEAD, Stream};
-use crate::rules::log::{ALL_LOGS, MOST_OLDER, OurLog, may_be_shown, older};
+use crate::rules::log::{FOLDER, MOST_OLDER, OurLog, may_be_shown, older, why_not_shown};
+
+/// All logs of the host; libvirt's folder is below it.
+const ALL_LOGS: &str = "/var/log/";
 
 /// An open file of a log, and its number: 0 for the current one, 1 for the newest older one, and so on.
 pub type Numbered = (u8, OwnedFd);
@@ -27,31 +30,32 @@ const MOST_HELD: usize = 2 * (MOST_OLDER as usize + 1);
 
 /// Opens a log's files, as they are at one moment.
 ///
-/// They lie in folders that root alone writes; whoever wrote the definition chose the name all the same,
-/// and what is opened may be shown to others. So: below /var/log, through no symbolic link, regular
-/// files without another name. Nothing is waited for, not even at a FIFO.
-pub fn open(paths: &Paths, path: &str) -> Result<Vec<Numbered>, Refusal> {
-    if !may_be_shown(path) {
-        return Err(Refusal::new(Kind::Refused, format!("{path} is not below {ALL_LOGS}")));
+/// Whoever wrote the definition chose the name, and what is opened may be shown to others. So: with the
+/// guest's UUID in their name, through no symbolic link, regular files of root's (or of whoever may write
+/// libvirt's folder of logs) without another name. Nothing is waited for, not even at a FIFO.
+pub fn open(paths: &Paths, guest: &Uuid, path: &str) -> Result<Vec<Numbered>, Refusal> {
+    if !may_be_shown(path, guest) {
+        return Err(Refusal::new(Kind::Refused, why_not_shown(path, guest)));
     }
-    let below = path.strip_prefix(ALL_LOGS).unwrap_or(path);
+    let below = path.strip_prefix(FOLDER).unwrap_or(path);
     let refused = |why: io::Error| {
         let kind = if why.kind() == io::ErrorKind::NotFound { Kind::Unknown } else { Kind::Refused };
         Refusal::new(kind, format!("{path}: {why}"))
     };
     let (folders, below) = below.rsplit_once('/').unwrap_or(("", below));
-    let folder = open_folder(paths, folders).map_err(refused)?;
+    let (folder, owner) = open_folder(paths, folders).map_err(refused)?;
+    let open_one = |name: &str| open_one(&folder, owner, name);
     // Renaming may go on meanwhile: then the current file is another one at the end, and it is done again.
     for _ in 0..8 {
-        let mut files = vec![(0, open_one(&folder, below).map_err(refused)?)];
+        let mut files = vec![(0, open_one(below).map_err(refused)?)];
         for number in 0..MOST_OLDER {
-            match open_one(&folder, &older(below, number)) {
+            match open_one(&older(below, number)) {
                 Ok(file) => files.push((number + 1, file)),
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {}
                 Err(why) => return Err(refused(why)),
             }
         }
-        let again = open_one(&folder, below).map_err(refused)?;
+        let again = open_one(below).map_err(refused)?;
         if identity(&files[0].1).map_err(refused)? == identity(&again).map_err(refused)? {
             return Ok(files);
         }
@@ -70,14 +74,21 @@ pub fn written(files: Vec<Numbered>) -> Option<Duration> {
     was_written.then(|| about.modified().ok().map(|time| time.elapsed().unwrap_or_default())).flatten()
 }
 
-/// A folder below that of all logs, step by step: openat2(2), which would do all at once, is not there
-/// under systemd's `RestrictSUIDSGID=` (seen: 252).
-fn open_folder(paths: &Paths, below: &str) -> io::Result<OwnedFd> {
+/// Opens a folder in that of libvirt's logs; and says which user has that one.
+fn open_folder(paths: &Paths, below: &str) -> io::Result<(OwnedFd, u32)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // Where all logs are may be elsewhere by a link: an administrator made that.
-    let mut folder = openat(CWD, paths.below_root(ALL_LOGS), flags, Mode::empty())?;
+    let all = openat(CWD, paths.below_root(ALL_LOGS), flags, Mode::empty())?;
+    let libvirts = walk(all, FOLDER.strip_prefix(ALL_LOGS).unwrap_or(FOLDER))?;
+    let owner = rustix::fs::fstat(&libvirts)?.st_uid;
+    Ok((walk(libvirts, below)?, owner))
+}
+
+/// Step by step: openat2(2), which would do all at once, is not there under systemd's `RestrictSUIDSGID=` (seen: 252).
+fn walk(mut folder: OwnedFd, below: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     for name in below.split('/').filter(|name| !name.is_empty()) {
-        folder = openat(&folder, name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|why| match why {
+        folder = openat(&folder, name, flags, Mode::empty()).map_err(|why| match why {
             Errno::NOTDIR | Errno::LOOP => io::Error::other("there is a symbolic link in its path, or no folder"),
             why => why.into(),
         })?;
@@ -85,7 +96,8 @@ fn open_folder(paths: &Paths, below: &str) -> io::Result<OwnedFd> {
     Ok(folder)
 }
 
-fn open_one(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+/// `owner`: the user, beside root, whose file it may be.
+fn open_one(folder: &OwnedFd, owner: u32, name: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, Mode::empty()).map_err(|why| match why {
         Errno::LOOP => io::Error::other("there is a symbolic link in its path"),
@@ -94,6 +106,9 @@ fn open_one(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     let about = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("it is no regular file"));
+    }
+    if about.st_uid != 0 && about.st_uid != owner {
+        return Err(io::Error::other(format!("it belongs to uid {}, and not to libvirt's daemon", about.st_uid)));
     }
     match about.st_nlink {
         // Removed since it was opened.
@@ -289,7 +304,15 @@ mod tests {
     use crate::rules::history::{Break, Place};
     use std::path::PathBuf;
 
-    const PATH: &str = "/var/log/libvirt/qemu/g.log";
+    const PATH: &str = "/var/log/libvirt/qemu/b50bdc9f-490b-4b9b-8641-7573c0eba77c-serial0.log";
+
+    fn guest() -> Uuid {
+        "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap()
+    }
+
+    fn open(paths: &Paths, path: &str) -> Result<Vec<Numbered>, Refusal> {
+        super::open(paths, &guest(), path)
+    }
 
     fn host() -> (tempfile::TempDir, Paths, PathBuf) {
         let root = tempfile::tempdir().unwrap();
@@ -325,10 +348,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_regular_file_below_var_log_with_one_name_is_opened() {
+    fn nothing_but_the_guests_own_regular_file_with_one_name_is_opened() {
         let (root, paths, file) = host();
         assert_eq!(refused(&paths, PATH).0, Kind::Unknown);
-        assert!(refused(&paths, "/etc/shadow").1.contains("not below"));
+        for other in ["/etc/shadow", "/var/log/auth.log", &PATH.replace("b50b", "b50c"), "/var/log/libvirt/qemu/g.log"]
+        {
+            fs::create_dir_all(paths.below_root(other).parent().unwrap()).unwrap();
+            fs::write(paths.below_root(other), "not this guest's").unwrap();
+            let why = refused(&paths, other);
+            assert!(why.0 == Kind::Refused && why.1.contains(PATH), "what name is wanted: {}", why.1);
+        }
 
         let secret = root.path().join("secret");
         fs::write(&secret, "secret").unwrap();
@@ -352,8 +381,24 @@ mod tests {
         assert_eq!(open(&paths, PATH).unwrap().len(), 1);
         std::os::unix::fs::symlink(&secret, older(&file, 1)).unwrap();
         assert!(refused(&paths, PATH).1.contains("symbolic link"));
-        std::os::unix::fs::symlink(paths.guest_logs(), paths.below_root("/var/log/alias")).unwrap();
-        assert!(refused(&paths, "/var/log/alias/g.log").1.contains("symbolic link"));
+        fs::remove_file(older(&file, 1)).unwrap();
+        fs::hard_link(&secret, older(&file, 0)).unwrap();
+        assert!(refused(&paths, PATH).1.contains("hard link"));
+        fs::remove_file(older(&file, 0)).unwrap();
+        std::os::unix::fs::symlink(paths.guest_logs(), paths.guest_logs().join("alias")).unwrap();
+        assert!(refused(&paths, &PATH.replace("qemu/", "qemu/alias/")).1.contains("symbolic link"));
+
+        // Somebody else's, where tests may make such a file.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&file, Some(65_534), None).unwrap();
+            assert!(refused(&paths, PATH).1.contains("it belongs to uid 65534"));
+            std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+            fs::write(older(&file, 0), "").unwrap();
+            std::os::unix::fs::chown(older(&file, 0), Some(65_534), None).unwrap();
+            assert!(refused(&paths, PATH).1.contains("it belongs to uid 65534"));
+            std::os::unix::fs::chown(paths.guest_logs(), Some(65_534), None).unwrap();
+            assert_eq!(open(&paths, PATH).unwrap().len(), 2, "who has the folder has all of it");
+        }
     }
 
     #[test]

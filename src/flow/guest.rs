@@ -339,7 +339,7 @@ impl Guest {
 
     fn opener(&self, route: &Route) -> LogOpener {
         match &self.opener {
-            Opener::Direct => LogOpener::Direct(self.paths.clone()),
+            Opener::Direct => LogOpener::Direct(self.paths.clone(), route.uuid.clone()),
             Opener::Broker(broker) => LogOpener::Broker {
                 broker: broker.clone(),
                 uuid: route.uuid.clone(),
@@ -387,14 +387,14 @@ struct LogFiles {
 }
 
 enum LogOpener {
-    Direct(Paths),
+    Direct(Paths, Uuid),
     Broker { broker: Channel, uuid: Uuid, patience: Duration },
 }
 
 impl Files for LogFiles {
     async fn open(&self) -> Result<Vec<logs::Numbered>, Refusal> {
         match &self.guest {
-            LogOpener::Direct(paths) => logs::open(paths, &self.log),
+            LogOpener::Direct(paths, guest) => logs::open(paths, guest, &self.log),
             LogOpener::Broker { broker, uuid, patience } => broker.open_log(uuid, self.console, *patience).await,
         }
     }

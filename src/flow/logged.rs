@@ -238,7 +238,8 @@ mod tests {
     use crate::rules::close::End;
     use crate::rules::history::{Break, Place};
 
-    const LOG: &str = "/var/log/libvirt/qemu/g.log";
+    const GUEST: &str = "b50bdc9f-490b-4b9b-8641-7573c0eba77c";
+    const LOG: &str = "/var/log/libvirt/qemu/b50bdc9f-490b-4b9b-8641-7573c0eba77c.log";
 
     /// A guest's port, its log, and who writes that.
     struct Host {
@@ -251,7 +252,7 @@ mod tests {
 
     impl Files for Folder {
         async fn open(&self) -> Result<Vec<Numbered>, Refusal> {
-            logs::open(&self.0, LOG)
+            logs::open(&self.0, &GUEST.parse().unwrap(), LOG)
         }
     }
 
@@ -273,7 +274,7 @@ mod tests {
 
         fn open(&mut self) -> Hub {
             let paths = Paths::new(self.root.path());
-            let past = Rc::new(Past::new(logs::open(&paths, LOG).unwrap()).unwrap());
+            let past = Rc::new(Past::new(logs::open(&paths, &GUEST.parse().unwrap(), LOG).unwrap()).unwrap());
             let (line, guest) = MemoryLine::new();
             self.guest = Some(guest);
             let limits = Limits { buffer: 1000, pause: Duration::from_millis(8) };

@@ -159,7 +159,8 @@ mod tests {
     use crate::edges::paths::Paths;
     use crate::rules::log::older;
 
-    const LOG: &str = "/var/log/g.log";
+    const GUEST: &str = "b50bdc9f-490b-4b9b-8641-7573c0eba77c";
+    const LOG: &str = "/var/log/libvirt/qemu/b50bdc9f-490b-4b9b-8641-7573c0eba77c.log";
 
     fn host(words: &str) -> (tempfile::TempDir, Paths, PathBuf) {
         let root = tempfile::tempdir().unwrap();
@@ -181,12 +182,12 @@ mod tests {
     #[test]
     fn an_older_file_that_was_cut_before_it_was_read_is_an_error_and_its_end_is_missing_to_who_reads_it_later() {
         let (_root, paths, file) = host("abc");
-        let past = Past::new(logs::open(&paths, LOG).unwrap()).unwrap();
+        let past = Past::new(logs::open(&paths, &GUEST.parse().unwrap(), LOG).unwrap()).unwrap();
         append(&file, "defgh");
         let renamed = PathBuf::from(older(file.to_str().unwrap(), 0));
         fs::rename(&file, &renamed).unwrap();
         append(&file, "now");
-        past.look(logs::open(&paths, LOG).unwrap()).unwrap();
+        past.look(logs::open(&paths, &GUEST.parse().unwrap(), LOG).unwrap()).unwrap();
         cut(&renamed, 3);
         let mut bytes = [0; 10];
         assert_eq!(past.read_on(&mut bytes).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn marks_stand_where_something_is_missing_and_where_the_log_was_given_up() {
         let (_root, paths, file) = host("abc");
-        let past = Past::new(logs::open(&paths, LOG).unwrap()).unwrap();
+        let past = Past::new(logs::open(&paths, &GUEST.parse().unwrap(), LOG).unwrap()).unwrap();
         assert_eq!(past.marks(0), (None, u64::MAX));
         cut(&file, 0);
         append(&file, "xy");

@@ -17,8 +17,8 @@ use crate::edges::paths::Paths;
 use crate::edges::tty;
 use crate::rules::broker::Kind;
 use crate::rules::domain::Domain;
-use crate::rules::guest::{Console, printable};
-use crate::rules::log::may_be_shown;
+use crate::rules::guest::{Console, Uuid, printable};
+use crate::rules::log::{may_be_shown, why_not_shown};
 use crate::rules::tame::Tame;
 use crate::rules::told::about_break;
 
@@ -47,16 +47,16 @@ pub struct Arguments {
 
 /// The verb.
 pub fn run(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result<ExitCode> {
-    let path = find(paths, &arguments.guest, arguments.console)?;
-    if !may_be_shown(&path) {
-        bail!("the log {} is not below /var/log: read it yourself", printable(&path));
+    let (uuid, path) = find(paths, &arguments.guest, arguments.console)?;
+    if !may_be_shown(&path, &uuid) {
+        bail!(why_not_shown(&path, &uuid));
     }
     let mut printer =
         Printer { out, tame: (!arguments.raw && tty::is_output_a_terminal()).then(Tame::default), cursor: 0 };
     // Before the first look: what changes after that is told.
     let watch = arguments.follow.then(|| Watch::new(paths, &path)).transpose();
     let watch = watch.with_context(|| format!("cannot watch {}", printable(&path)))?;
-    let mut log = match open(paths, &path) {
+    let mut log = match open(paths, &uuid, &path) {
         Ok(log) => log,
         Err(Missing::NotYet) if arguments.follow => Log::new(Vec::new())?,
         Err(Missing::NotYet) => bail!("{} does not exist: the guest has not started with it yet", printable(&path)),
@@ -72,7 +72,7 @@ pub fn run(paths: &Paths, arguments: &Arguments, out: &mut dyn Write) -> Result<
         sleep(GATHER);
         log.grow(printer.cursor)?;
         if printer.cursor == log.stream().end() {
-            match logs::open(paths, &path) {
+            match logs::open(paths, &uuid, &path) {
                 Ok(files) => log.look(files, printer.cursor)?,
                 // It is being renamed, or the guest begins a new one.
                 Err(why) if why.kind == Kind::Unknown => {}
@@ -89,8 +89,8 @@ enum Missing {
     Other(anyhow::Error),
 }
 
-fn open(paths: &Paths, path: &str) -> Result<Log, Missing> {
-    let files = logs::open(paths, path).map_err(|why| {
+fn open(paths: &Paths, uuid: &Uuid, path: &str) -> Result<Log, Missing> {
+    let files = logs::open(paths, uuid, path).map_err(|why| {
         let hint = "only root reads logs; `console-proxy console GUEST --view` shows a running guest's to members of group libvirt";
         let is_root = rustix::process::geteuid().is_root();
         match why.kind {
@@ -139,12 +139,13 @@ impl Printer<'_> {
 }
 
 /// The log of a guest's console: by what libvirt says of it, or of a published guest by its route.
-fn find(paths: &Paths, guest: &str, wanted: Option<Console>) -> Result<String> {
-    let logs = match stored(paths, guest) {
+fn find(paths: &Paths, guest: &str, wanted: Option<Console>) -> Result<(Uuid, String)> {
+    let (uuid, logs) = match stored(paths, guest) {
         Ok(logs) => logs,
         Err(LibvirtError::Unreachable(_) | LibvirtError::Silent(_)) => {
             let route = ticket::published(paths, guest)?;
-            route.consoles.into_iter().filter(|way| way.console.is_text()).map(|way| (way.console, way.log)).collect()
+            let texts = route.consoles.into_iter().filter(|way| way.console.is_text());
+            (route.uuid, texts.map(|way| (way.console, way.log)).collect())
         }
         Err(why) => return Err(why.into()),
     };
@@ -155,28 +156,33 @@ fn find(paths: &Paths, guest: &str, wanted: Option<Console>) -> Result<String> {
             found.with_context(|| format!("{name} has no {wanted}"))?.1
         }
         None if logs.is_empty() => bail!("{name} has no text console"),
-        None => logs.into_iter().find_map(|(_, log)| log),
+        None => {
+            let mut logs: Vec<_> = logs.into_iter().filter_map(|(_, log)| log).collect();
+            let shown = logs.iter().position(|log| may_be_shown(log, &uuid)).unwrap_or(0);
+            (!logs.is_empty()).then(|| logs.swap_remove(shown))
+        }
     };
-    log.with_context(|| {
+    let log = log.with_context(|| {
         format!(
             "nothing is kept of {}: set serial.history = \"on\" in {}, then `console-proxy wire {name}`; \
              it counts from the guest's next start on",
             wanted.map_or(name.clone(), |console| format!("{console} of {name}")),
             Path::new("/etc/console-proxy/console-proxy.toml").display()
         )
-    })
+    })?;
+    Ok((uuid, log))
 }
 
 type Logs = Vec<(Console, Option<String>)>;
 
-fn stored(paths: &Paths, guest: &str) -> Result<Logs, LibvirtError> {
+fn stored(paths: &Paths, guest: &str) -> Result<(Uuid, Logs), LibvirtError> {
     if !paths.is_this_host() {
         return Err(LibvirtError::Unreachable("there is no libvirt".to_owned()));
     }
     let guest = Libvirt::open_read_only()?.find(guest)?;
     let xml = guest.xml(if guest.active() { Which::Live } else { Which::Stored })?;
-    let Ok(domain) = Domain::parse(&xml) else { return Ok(Vec::new()) };
+    let Ok(domain) = Domain::parse(&xml) else { return Ok((guest.uuid, Vec::new())) };
     let serials = domain.serials.iter().map(|serial| (Console::Serial(serial.port.unwrap_or(0)), serial));
     let others = domain.own_consoles().map(|other| (Console::Console(other.port.unwrap_or(0)), other));
-    Ok(serials.chain(others).map(|(console, device)| (console, device.log.clone())).collect())
+    Ok((guest.uuid, serials.chain(others).map(|(console, device)| (console, device.log.clone())).collect()))
 }

@@ -1,13 +1,11 @@
 //! The files in which libvirt keeps what serial ports say: where ours are, and how older parts are
 //! called. Names alone; what is in them is [`super::history`]'s.
 
-use super::guest::Uuid;
+use super::guest::{Uuid, printable};
 
 /// Where libvirt's own logs of guests are: what guards libvirt (SELinux, `AppArmor`) lets its log
 /// daemon write there.
 pub const FOLDER: &str = "/var/log/libvirt/qemu";
-/// Files outside of it are not handed to proxies, whatever a definition says.
-pub const ALL_LOGS: &str = "/var/log/";
 /// The most older parts that are looked for (`max_backups` in virtlogd.conf, 3 unless set).
 pub const MOST_OLDER: u8 = 9;
 
@@ -53,12 +51,25 @@ pub fn older(path: &str, number: u8) -> String {
     format!("{path}.{number}")
 }
 
-/// Whether a path that a definition names may be handed to proxies: a file below /var/log, written
-/// without detours.
+/// Whether a path that a guest's definition names may be shown to those who may open the guest's consoles. libvirt's
+/// daemon writes to it as root, so the path alone says nothing about whose the file is: its name must hold the guest's
+/// UUID.
 #[must_use]
-pub fn may_be_shown(path: &str) -> bool {
-    let Some(rest) = path.strip_prefix(ALL_LOGS) else { return false };
-    path.len() < 4000 && !path.contains('\0') && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+pub fn may_be_shown(path: &str, guest: &Uuid) -> bool {
+    let Some(rest) = path.strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('/')) else { return false };
+    let is_plain = rest.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    path.len() < 4000 && !path.contains('\0') && is_plain && name.contains(guest.as_str())
+}
+
+/// Why a path is not shown, and what name is wanted.
+#[must_use]
+pub fn why_not_shown(path: &str, guest: &Uuid) -> String {
+    format!(
+        "the log {} is not shown: the name of a guest's <log file='...'> must hold the guest's UUID and lie below \
+         {FOLDER}, as {FOLDER}/{guest}-serial0.log",
+        printable(path)
+    )
 }
 
 #[cfg(test)]
@@ -91,21 +102,34 @@ mod tests {
     }
 
     #[test]
-    fn only_files_below_var_log_are_shown() {
-        for path in ["/var/log/a", "/var/log/libvirt/qemu/g 1.log"] {
-            assert!(may_be_shown(path), "{path}");
+    fn a_log_is_shown_only_where_its_name_holds_the_guests_own_uuid() {
+        let uuid: Uuid = "b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap();
+        let other: Uuid = "b50bdc9f-490b-4b9b-8641-7573c0eba77d".parse().unwrap();
+        let own = format!("{FOLDER}/{uuid}-serial0.log");
+        for path in [&own, &our_log(&uuid, 3), &format!("{FOLDER}/of tenants/g-{uuid}"), &older(&own, 2)] {
+            assert!(may_be_shown(path, &uuid), "{path}");
+            assert!(!may_be_shown(path, &other), "{path}");
         }
         for path in [
-            "/etc/shadow",
-            "/var/log/../../etc/shadow",
-            "/var/log/",
-            "/var/log",
-            "/var/log/a//b",
-            "/var/log/a/.",
-            "a",
-            "",
+            "/var/log/apt/term.log".to_owned(),
+            format!("{FOLDER}/g1.log"),
+            our_log(&other, 0),
+            older(&our_log(&other, 0), 0),
+            format!("/var/log/{uuid}.log"),
+            format!("{FOLDER}-{uuid}.log"),
+            format!("{FOLDER}/{uuid}/g1.log"),
+            format!("{FOLDER}/../{uuid}.log"),
+            format!("{FOLDER}//{uuid}.log"),
+            format!("{FOLDER}/./{uuid}.log"),
+            format!("{FOLDER}/{uuid}.log/"),
+            format!("{FOLDER}/{uuid}\0"),
+            format!("{FOLDER}/{}.log", uuid.as_str().to_uppercase()),
+            format!("{uuid}.log"),
+            String::new(),
         ] {
-            assert!(!may_be_shown(path), "{path}");
+            assert!(!may_be_shown(&path, &uuid), "{path}");
         }
+        let why = why_not_shown("/var/log/a\x1b", &uuid);
+        assert!(why.contains(&own) && !why.contains('\x1b'), "{why}");
     }
 }

@@ -62,7 +62,7 @@ pub fn route(domain: &Domain, slot: Slot, config: &Config, tls: &Tls, now: u64) 
         let known = route.consoles.len();
         add(&mut route, console, chardev(device, config, serial_port));
         for way in &mut route.consoles[known..] {
-            way.log = device.log.clone().filter(|path| log::may_be_shown(path));
+            way.log = device.log.clone().filter(|path| log::may_be_shown(path, &domain.uuid));
             way.added = device.is_ours();
         }
     }
@@ -403,6 +403,18 @@ mod tests {
         let devices = serial(0, "serial0") + &serial(1, crate::rules::domain::ALIAS);
         let route = reach(&devices, &Config::default(), &tls());
         assert_eq!(route.consoles.iter().map(|way| way.added).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn a_log_of_the_definition_is_the_consoles_where_its_name_holds_the_guests_uuid() {
+        let own = log::our_log(&"b50bdc9f-490b-4b9b-8641-7573c0eba77c".parse().unwrap(), 0);
+        let log_of = |file: &str| {
+            let device = format!("<serial type='pty'><source path='/dev/pts/1'/><log file='{file}'/></serial>");
+            reach(&device, &Config::default(), &tls()).consoles[0].log.clone()
+        };
+        assert_eq!(log_of(&own), Some(own.clone()));
+        assert_eq!(log_of(&own.replace("b50b", "b50c")), None);
+        assert_eq!(log_of("/var/log/auth.log"), None);
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn it_says_which_port_wiring_added() {
 
 #[test]
 fn it_says_how_long_ago_an_open_port_spoke_and_else_when_its_log_was_written() {
-    const LOG: &str = "/var/log/g1-serial-1.log";
+    const LOG: &str = "/var/log/libvirt/qemu/g1-b50bdc9f-490b-4b9b-8641-7573c0eba77c-serial-1.log";
     let host = Host::new().raw("serial/0", &Backend::says("login: ")).logged("serial/1", &Backend::silent(), LOG);
     host.write(&LOG[1..], "hello");
     let file = std::fs::File::options().append(true).open(host.path(&LOG[1..])).unwrap();

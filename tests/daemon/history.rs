@@ -14,7 +14,7 @@ use crate::backends::Backend;
 use crate::client::{Answer, Ws};
 use crate::host::{Host, PATIENCE, Proxy, until};
 
-const LOG: &str = "/var/log/libvirt/qemu/g1-serial.log";
+const LOG: &str = "/var/log/libvirt/qemu/b50bdc9f-490b-4b9b-8641-7573c0eba77c-serial0.log";
 const QUICK: &str = "[proxy]\nidle-timeout = \"1s\"\n";
 const PROTOCOL: (&str, &str) = ("Sec-WebSocket-Protocol", "console-proxy.v1");
 
@@ -227,7 +227,7 @@ fn a_log_that_is_a_link_a_fifo_or_gone_is_not_shown_and_the_console_works_all_th
         assert_eq!(listener.read(5), b"alive", "{kind}");
         assert_eq!(listener.position, "none");
         let notice = listener.told[0]["notice"].as_str().unwrap();
-        assert!(notice.starts_with("there is no history: /var/log/libvirt/qemu/g1-serial.log: "), "{notice}");
+        assert!(notice.starts_with(&format!("there is no history: {LOG}: ")), "{notice}");
         let mut plain = proxy.open("/serial/0");
         let notice = format!("\x18\r\n[console-proxy: {notice}]\r\n");
         assert_eq!(String::from_utf8(plain.read(notice.len())).unwrap(), notice);

@@ -586,7 +586,7 @@ fn answer(channel: &Channel, request: &Request, route: &Path, paths: &Paths) {
         Part::Recording => recordings::create(paths, &route().uuid, &route().name, console.unwrap(), now())
             .map(|file| vec![(0, file.into())])
             .map_err(|why| Refusal::new(Kind::Refused, why.to_string())),
-        Part::Log => logs::open(paths, route().way(console.unwrap()).unwrap().log.as_ref().unwrap()),
+        Part::Log => logs::open(paths, &request.guest, route().way(console.unwrap()).unwrap().log.as_ref().unwrap()),
         part => connect(&route(), part, &request.guest, |way| Some(way.console) == console)
             .map(|descriptor| vec![(0, descriptor)]),
     };

@@ -204,6 +204,96 @@ fn a_log_that_was_replaced_is_not_shown_and_the_console_works_all_the_same() {
     }
 }
 
+/// A guest that boots, with a log of its definition's own; and the definition's owner opens the console.
+fn owners(name: &str, uuid: &str, log: &str) -> Guest {
+    let guest = Guest::define(name).with_uuid(uuid).with_log(log).with_pty_serial().with_vnc().started();
+    guest.wait_to_boot();
+    guest.port();
+    guest
+}
+
+/// Where the broker alone decides, as where a proxy asks on its own: with a route that names the file.
+fn name_in_route(guest: &Guest, log: &str) {
+    let route = format!("/run/console-proxy/guests/{}/route.toml", guest.uuid());
+    let mut table: toml::Table = fs::read_to_string(&route).unwrap().parse().unwrap();
+    let consoles = table["consoles"].as_array_mut().unwrap();
+    let serial = consoles.iter_mut().find(|way| way["console"].as_str() == Some("serial/0")).unwrap();
+    serial.as_table_mut().unwrap().insert("log".to_owned(), log.into());
+    fs::write(&route, table.to_string()).unwrap();
+}
+
+#[test]
+fn a_definitions_log_that_is_another_guests_an_older_part_of_it_or_roots_is_not_shown() {
+    let folder = "/var/log/libvirt/qemu";
+    let (victim, uuid) = ("11111111-5a5a-4b4b-8c8c-000000000001", "11111111-5a5a-4b4b-8c8c-000000000002");
+    let others = format!("{folder}/console-proxy-{victim}-serial-0.log");
+    let roots = "/var/log/e2e-root.log";
+    fs::create_dir_all(folder).unwrap();
+    for path in [&others, &format!("{others}.0"), roots] {
+        fs::write(path, "the-others-secret\r\n").unwrap();
+        sh(&format!("chmod 600 {path}"));
+    }
+    let _removed = scopeguard(|| drop(try_sh(&format!("rm -f {others}* {roots}"))));
+    for path in [&others, &format!("{others}.0"), roots] {
+        let guest = owners("curious", uuid, path);
+        let route = fs::read_to_string(format!("/run/console-proxy/guests/{uuid}/route.toml")).unwrap();
+        assert!(!route.contains(path), "{route}");
+        let mut serial = guest.open("serial/0");
+        let said = serial.command("echo $((6 * 7)) is it", "42 is it");
+        assert!(!said.contains("secret"), "{said}");
+        drop(serial);
+        let words = format!("the log {path} is not shown");
+        let wanted = format!("{folder}/{uuid}-serial0.log");
+        let printed = try_sh("console-proxy log curious serial/0").unwrap_err();
+        assert!(printed.contains(&words) && printed.contains(&wanted) && !printed.contains("secret"), "{printed}");
+        let doctor = try_sh("console-proxy doctor").unwrap_or_else(|said| said);
+        assert!(doctor.contains(&format!("curious: serial/0 has no history: {words}")), "{doctor}");
+
+        // The broker asks for itself.
+        systemctl(&format!("stop {}", guest.service()));
+        name_in_route(&guest, path);
+        let mut serial = guest.open("serial/0");
+        let notice = serial.read_until("]\r\n", SOON);
+        assert!(notice.contains("there is no history: ") && notice.contains(&wanted), "{notice}");
+        let said = serial.command("echo $((6 * 8)) is it", "48 is it");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn a_definitions_own_log_with_the_guests_uuid_is_its_history_with_its_older_parts() {
+    let uuid = "11111111-5a5a-4b4b-8c8c-000000000003";
+    let log = format!("/var/log/libvirt/qemu/{uuid}-serial0.log");
+    fs::create_dir_all("/var/log/libvirt/qemu").unwrap();
+    fs::write(format!("{log}.0"), "what it said long ago\r\n").unwrap();
+    let _removed = scopeguard(|| drop(try_sh(&format!("rm -f {log}*"))));
+    let guest = owners("own-log", uuid, &log);
+    let banner = "console-proxy test guest own-log on ttyS0";
+    wait_until("the log", SOON, || fs::read_to_string(&log).is_ok_and(|text| text.contains(banner)));
+    let mut serial = guest.open("serial/0");
+    serial.read_until("what it said long ago", SOON);
+    serial.read_until(banner, SOON);
+    drop(serial);
+    let printed = sh("console-proxy log own-log");
+    assert!(printed.contains("what it said long ago") && printed.contains(banner), "{printed}");
+    let doctor = try_sh("console-proxy doctor").unwrap_or_else(|said| said);
+    assert!(!doctor.contains("own-log: serial/0 has no history"), "{doctor}");
+
+    // Of somebody else's by now.
+    for part in [format!("{log}.0"), log.clone()] {
+        wait_until("the proxy to end", SOON, || {
+            systemctl(&format!("stop {}", guest.service()));
+            state_of(&guest.service()) != "active"
+        });
+        sh(&format!("chown nobody {part}"));
+        let mut serial = guest.open("serial/0");
+        let notice = serial.read_until("]\r\n", SOON);
+        assert!(notice.contains("there is no history: ") && notice.contains("it belongs to uid "), "{notice}");
+        drop(serial);
+        sh(&format!("chown root {part}"));
+    }
+}
+
 #[test]
 fn on_a_full_disk_or_without_the_log_daemon_a_session_goes_on_and_is_told() {
     let _on = Configured::with(ON);

@@ -417,6 +417,11 @@ impl Definition {
         self.with(&format!("--uuid {uuid}"))
     }
 
+    /// A log of the serial ports that are named behind it.
+    pub fn with_log(self, file: &str) -> Self {
+        self.with(&format!("--log '{file}'"))
+    }
+
     /// Little memory and nothing to boot: for a guest that only has to run.
     pub fn blank(self) -> Self {
         self.with("--blank")

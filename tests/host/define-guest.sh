@@ -2,7 +2,7 @@
 # Defines a tiny test guest. Runs inside a scratch host, where the guest's kernel and initrd are in /var/lib/libvirt/boot.
 #   define-guest.sh NAME [--vnc] [--vnc-websocket] [--vnc-listen ADDRESS] [--vnc-none] [--vnc-socket] [--spice] [--spice-secure]
 #       [--spice-none] [--spice-socket] [--pty]... [--tcp [ADDRESS:]PORT]...
-#       [--password WORD (of the displays behind it)] [--unix PATH]... [--virtio-console] [--serial-log] [--uuid UUID] [--autostart] [--blank] [--print]
+#       [--password WORD (of the displays behind it)] [--unix PATH]... [--virtio-console] [--log FILE (of the serial ports behind it)] [--uuid UUID] [--autostart] [--blank] [--print]
 # Without an option that names a console the guest has none. --blank: little memory and nothing to boot. --print prints its XML instead.
 set -euo pipefail
 name=$1
@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
 		;;
 	--unix) serial unix "<source mode='bind' path='$2'/>"; shift ;;
 	--virtio-console) devices+="<console type='pty'><target type='virtio' port='0'/></console>"; console='tty0 console=hvc0' ;;
-	--serial-log) log="<log file='/var/log/libvirt/qemu/$name-serial.log' append='off'/>" ;;
+	--log) log="<log file='$2' append='on'/>"; shift ;;
 	--uuid) uuid="<uuid>$2</uuid>"; shift ;;
 	--autostart) autostart=yes ;;
 	--blank) blank=yes ;;

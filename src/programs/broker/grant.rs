@@ -47,7 +47,7 @@ pub(super) fn grant(
         }
         Part::Log => {
             let log = way.log.as_ref().ok_or_else(|| unknown(format!("{console} has no log")))?;
-            let (files, descriptors) = logs::open(paths, log)?.into_iter().unzip();
+            let (files, descriptors) = logs::open(paths, &caller.guest, log)?.into_iter().unzip();
             return Ok(Granted { descriptors, files, ..Granted::default() });
         }
         Part::Login => None,

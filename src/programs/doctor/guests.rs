@@ -15,7 +15,8 @@ use crate::edges::processes::{NotHeld, Process};
 use crate::edges::{ports, publish, sock_diag, terminal};
 use crate::rules::config::Config;
 use crate::rules::domain::{BadDomain, Domain, Listen, Source};
-use crate::rules::guest::{Uuid, printable};
+use crate::rules::guest::{Console, Uuid, printable};
+use crate::rules::log::{may_be_shown, why_not_shown};
 use crate::rules::route::{Backend, Route};
 use crate::rules::serving::Held;
 
@@ -101,6 +102,7 @@ fn look_at(host: &Host, guest: &Guest, findings: &mut Vec<Finding>) {
         }
     };
     open_to_others(&name, &domain, findings);
+    without_history(&name, &domain, findings);
     if !guest.active() {
         for serial in &domain.serials {
             if let Source::TcpListen { host, port, .. } = &serial.source
@@ -161,6 +163,18 @@ fn open_to_others(name: &str, domain: &Domain, findings: &mut Vec<Finding>) {
             findings.push(Advice(format!(
                 "{name}: its serial port listens at {host}:{port}: others reach it past the proxy, without a password"
             )));
+        }
+    }
+}
+
+/// An owner's own `<log>` that is another's, or may be.
+fn without_history(name: &str, domain: &Domain, findings: &mut Vec<Finding>) {
+    let serials = domain.serials.iter().map(|serial| (Console::Serial(serial.port.unwrap_or(0)), serial));
+    let others = domain.own_consoles().map(|other| (Console::Console(other.port.unwrap_or(0)), other));
+    for (console, device) in serials.chain(others) {
+        if let Some(path) = device.log.as_deref().filter(|path| !may_be_shown(path, &domain.uuid)) {
+            let why = why_not_shown(path, &domain.uuid);
+            findings.push(Advice(format!("{name}: {console} has no history: {why}")));
         }
     }
 }
