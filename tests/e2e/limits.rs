@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::host::{Guest, Running, SOON, journal_cursor, journal_since, sh, systemctl, wait_for, wait_until};
+use crate::host::{Guest, Running, SOON, journal_cursor, journal_since, sh, systemctl, try_sh, wait_for, wait_until};
 use crate::ws::{Ws, ask};
 
 /// A ticket for somebody, as a browser sends it for a session.
@@ -21,6 +21,22 @@ fn lines<'j>(journal: &'j str, words: &str) -> Vec<&'j str> {
     journal.lines().filter(|line| line.contains(words)).collect()
 }
 
+/// An address of this host that is not of loopback; it goes with the test.
+struct Address(&'static str);
+
+impl Address {
+    fn added(address: &'static str) -> Self {
+        sh(&format!("ip addr add {address}/32 dev lo"));
+        Self(address)
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        let _ = try_sh(&format!("ip addr del {}/32 dev lo", self.0));
+    }
+}
+
 #[test]
 fn strangers_who_hold_all_connections_keep_out_nobody_who_has_a_right() {
     let guest = Guest::define("besieged").with_vnc().with_pty_serial().started();
@@ -30,7 +46,9 @@ fn strangers_who_hold_all_connections_keep_out_nobody_who_has_a_right() {
     open.read_until("RFB 003.008\n", SOON);
     let before = journal_cursor();
     fs::write("/root/stranger.py", include_str!("stranger.py")).unwrap();
-    let strangers = Running::sh(&format!("python3 /root/stranger.py {port} 120 80 127.0.0.2 127.0.0.3"));
+    // Loopback's own addresses are one network.
+    let _elsewhere = ["198.51.100.2", "198.51.100.3"].map(Address::added);
+    let strangers = Running::sh(&format!("python3 /root/stranger.py {port} 120 80 198.51.100.2 198.51.100.3"));
     let full = "the port of besieged is full with";
     wait_for("the port to be full", Duration::from_secs(60), || {
         (!lines(&journal_since(&before), full).is_empty()).then_some(())
@@ -50,7 +68,7 @@ fn strangers_who_hold_all_connections_keep_out_nobody_who_has_a_right() {
     let journal = journal_since(&before);
     let said = lines(&journal, full);
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains(" of 127.0.0.2") && said[0].contains(" of 127.0.0.3"), "{said:?}");
+    assert!(said[0].contains(" of 198.51.100.2") && said[0].contains(" of 198.51.100.3"), "{said:?}");
     assert_eq!(lines(&journal, "the port of besieged has room again").len(), 1, "{journal}");
 }
 
