@@ -110,7 +110,11 @@ fn enough(guest: &str) -> String {
 impl Drop for TakenOver<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.1);
-        let _ = try_sh(&format!("systemctl stop {} {}; systemctl daemon-reload", self.0.socket(), self.0.service()));
+        // One that asks for more time would hold up the end.
+        let (socket, service) = (self.0.socket(), self.0.service());
+        let _ =
+            try_sh(&format!("systemctl stop --no-block {socket} {service}; systemctl kill --signal=KILL {service}"));
+        let _ = try_sh(&format!("systemctl stop {socket} {service}; systemctl daemon-reload"));
         let _ = try_sh(&format!("systemctl reset-failed {}", self.0.service()));
     }
 }
