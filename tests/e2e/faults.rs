@@ -208,14 +208,22 @@ fn a_guest_whose_qemu_is_killed_is_closed_like_any_other() {
 }
 
 #[test]
-fn a_damaged_route_shuts_one_guest_alone_and_publish_mends_it() {
+fn a_damaged_route_ends_nothing_opens_nothing_of_its_guest_and_publish_mends_it() {
     let (bad, good) = (Guest::define("damaged").with_vnc().started(), Guest::define("sound").with_vnc().started());
-    let _ports = (bad.port(), good.port());
+    let (port, ticket) = (bad.port(), bad.ticket());
+    good.port();
+    let mut open = bad.open("vnc");
+    open.read_until("RFB 003.008\n", SOON);
     let before = journal_cursor();
     fs::write(format!("/run/console-proxy/guests/{}/route.toml", bad.uuid()), "version = 1\nuuid = nonsense").unwrap();
     systemctl("start console-proxy-sync");
-    wait_until("the damaged one to be shut", SOON, || state_of(&bad.socket()) == "inactive");
     assert!(journal_since(&before).contains("route.toml"));
+    let Err(refused) = Ws::connect(port, "/vnc", &ticket) else { panic!("something was opened by it") };
+    println!("{} {}", refused.status(), refused.words());
+    assert!(refused.status() >= 500, "{}", refused.words());
+    open.send(b"RFB 003.008\n");
+    assert!(open.next(SOON).unwrap().is_some(), "what was open goes on");
+    assert_eq!(state_of(&bad.socket()), "active");
     assert_eq!(state_of(&good.socket()), "active");
     good.open("vnc").read_until("RFB 003.008\n", SOON);
     sh("console-proxy publish damaged");
