@@ -558,18 +558,18 @@ async function showsSecretWithoutStorage(page) {
 /** Another session than the link's is there: nothing may be bought before somebody says so. */
 function decides(button, bought) {
   return async (page) => {
-    let sold = 0;
+    let times = 0;
     await page.route('**/api/session', async (route) => {
-      sold += 1;
+      times += 1;
       await page.route('**/api/guest', tell({ person: 'bob', session: byLink }));
       await sold(route);
     });
     await page.waitForSelector('html[data-state=whose]');
     await page.waitForTimeout(300);
-    if (sold > 0) throw new Error('bought before the answer');
+    if (times > 0) throw new Error('bought before the answer');
     await page.getByTestId(button).click();
     await page.waitForSelector('html[data-state=connected]');
-    if (sold !== bought) throw new Error(`bought ${sold} sessions`);
+    if (times !== bought) throw new Error(`bought ${times} sessions`);
   };
 }
 
