@@ -63,7 +63,7 @@ pub fn remove(paths: &Paths, uuid: &Uuid) -> Result<()> {
 }
 
 fn run(program: &mut Command, uuid: &Uuid) -> Result<()> {
-    let told = command::output(program, b"", PATIENCE).context("cannot be run")?;
+    let told = command::output(program, b"", PATIENCE).context("cannot remove what a proxy wrote")?;
     if !told.status.success() {
         bail!("what {uuid}'s proxy wrote cannot be removed: {}", String::from_utf8_lossy(&told.stderr).trim());
     }

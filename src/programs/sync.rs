@@ -71,7 +71,7 @@ fn has_notes(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Makes everything equal once; returns how many guests' sockets do not listen and should.
+/// Makes everything equal once; returns how many guests lack a socket that listens, or a state folder.
 fn pass(paths: &Paths) -> Result<usize> {
     let readable = files::config(paths).inspect_err(|why| tracing::error!("{why:#}")).ok();
     let mut routes = routes(paths);
@@ -96,9 +96,17 @@ fn pass(paths: &Paths) -> Result<usize> {
     // Of a route that cannot be read nobody knows what it asks for: what is open goes on. The broker opens nothing by it.
     sockets.retain(|uuid, _| routes.contains_key(uuid) || !paths.route(uuid).exists());
     let plan = plan::plan(&wanted, &sockets, &drop_ins);
+    // Of those that listen, too: after an upgrade, or with a file system that is mounted late, they have none.
+    let mut failed = 0;
+    for uuid in wanted.keys().filter(|_| is_open) {
+        if let Err(why) = make_state(paths, uuid) {
+            // Its consoles open all the same; who logs in is told, and it is tried again.
+            tracing::error!(guest = %uuid, "cannot make the state folder of {uuid}: {why:#}");
+            failed += 1;
+        }
+    }
     carry_out(paths, plan, is_open)?;
     let after = units::sockets()?;
-    let mut failed = 0;
     for (uuid, route) in &routes {
         let active = after.get(uuid).map_or(Active::No, |unit| unit.active);
         let reason = match active {
@@ -184,9 +192,6 @@ fn carry_out(paths: &Paths, plan: Plan, is_open: bool) -> Result<()> {
     }
     units::reset_failed(&plan.reset)?;
     if is_open {
-        for uuid in &plan.start {
-            make_state(paths, uuid).with_context(|| format!("cannot make the state folder of {uuid}"))?;
-        }
         units::start(&plan.start)?;
     }
     units::stop(&ends)

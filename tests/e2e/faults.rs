@@ -230,3 +230,16 @@ fn a_damaged_route_ends_nothing_opens_nothing_of_its_guest_and_publish_mends_it(
     bad.port();
     bad.open("vnc").read_until("RFB 003.008\n", SOON);
 }
+
+#[test]
+fn a_state_folder_that_is_missing_is_made_for_a_guest_that_listens_already() {
+    let guest = Guest::define("without-state").with_vnc().blank().started();
+    guest.port();
+    let folder = format!("/run/console-proxy/state/{}", guest.uuid());
+    sh(&format!("rm -rf {folder}"));
+    systemctl("start console-proxy-sync");
+    assert_eq!(sh(&format!("stat -c '%a %U:%G' {folder}")), "2771 root:console-proxy");
+    let mut open = guest.open("vnc");
+    open.read_until("RFB 003.008\n", SOON);
+    wait_until("its proxy to write there", SOON, || exists(&format!("{folder}/live.json")));
+}
